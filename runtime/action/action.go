@@ -1,0 +1,180 @@
+// Package action is the record of what was done to a target, and its state machines, as pure functions.
+//
+// A step is one action; an attempt is all the steps of one evaluation for one target. The states and arrows are those of
+// the diagrams in runtime/README.md. Nothing here reads a clock, a disk or a process.
+package action
+
+import (
+	"time"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+)
+
+// StepState is the state of one action.
+type StepState string
+
+// The states of a step. BEGUN means that the effect may have happened.
+const (
+	Reserved        StepState = "reserved"
+	Begun           StepState = "begun"
+	NotStarted      StepState = "not_started"
+	Succeeded       StepState = "succeeded"
+	NoChange        StepState = "no_change"
+	Failed          StepState = "failed" // definite: the plugin says how it failed
+	InDoubt         StepState = "in_doubt"
+	ResolvedDone    StepState = "resolved_done"
+	ResolvedNotDone StepState = "resolved_not_done"
+	Abandoned       StepState = "abandoned"
+)
+
+// Settled says whether the state is a definite end.
+func (s StepState) Settled() bool { return s != Reserved && s != Begun && s != InDoubt }
+
+// AttemptState is the state of an attempt.
+type AttemptState string
+
+// The states of an attempt.
+const (
+	Open          AttemptState = "open"
+	Complete      AttemptState = "complete"
+	Verified      AttemptState = "verified"
+	Ineffective   AttemptState = "ineffective"
+	Inconclusive  AttemptState = "inconclusive"
+	AttemptFailed AttemptState = "failed"
+	Interrupted   AttemptState = "interrupted"
+	Closed        AttemptState = "closed"
+)
+
+// Holds says whether an attempt in this state keeps its target from others.
+func (s AttemptState) Holds() bool {
+	return s == Open || s == Complete || s == AttemptFailed || s == Interrupted
+}
+
+// Owner identifies a process on a host beyond the reuse of its pid.
+type Owner struct {
+	Host  string `json:"host"`
+	Boot  string `json:"boot"`
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // clock ticks since boot, field 22 of /proc/PID/stat
+}
+
+// Child is the process group that carries an action out.
+type Child struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"`
+	Group int    `json:"group"`
+}
+
+// Identity names one action for ever. Its hash is the idempotency key.
+type Identity struct {
+	Namespace string `json:"namespace"`
+	Runbook   string `json:"runbook"`
+	Target    string `json:"target"`
+	Episode   string `json:"episode"`
+	Attempt   int    `json:"attempt"`
+	Step      int    `json:"step"`
+}
+
+// Step is the durable record of one action.
+type Step struct {
+	V          int           `json:"v"`  // 1
+	ID         string        `json:"id"` // short name for people: the first characters of the key
+	Identity   Identity      `json:"identity"`
+	Key        string        `json:"key"` // the idempotency key given to the back end
+	Nonce      string        `json:"nonce"`
+	State      StepState     `json:"state"`
+	Run        string        `json:"run"`
+	Action     string        `json:"action"` // "exec.run"
+	Args       value.Dict    `json:"args"`   // secrets hidden
+	Reason     string        `json:"reason"`
+	Connection string        `json:"connection"` // name of the connection in project.star
+	Cooldown   time.Duration `json:"cooldown"`   // the one that applies: the longest of plugin, policy and call
+	Timeout    time.Duration `json:"timeout"`
+	Settle     time.Duration `json:"settle"`
+	Pos        value.Pos     `json:"pos"`
+	Source     string        `json:"source"` // digest of the source closure
+	Policy     string        `json:"policy"` // digest of project.star
+	Owner      Owner         `json:"owner"`
+	Child      Child         `json:"child,omitzero"`
+	Deadline   time.Time     `json:"deadline"`
+	ReservedAt Clock         `json:"reserved_at"`
+	BegunAt    Clock         `json:"begun_at,omitzero"`
+	EndedAt    Clock         `json:"ended_at,omitzero"`
+	Receipt    []byte        `json:"receipt,omitempty"`
+	Outcome    *Outcome      `json:"outcome,omitempty"`
+	Late       []Outcome     `json:"late,omitempty"` // outcomes that came after the record had moved on
+	Resolved   *Resolution   `json:"resolved,omitempty"`
+	History    []Change      `json:"history"` // every arrow taken
+}
+
+// Clock is one moment on the clocks that matter.
+type Clock struct {
+	Wall    time.Time     `json:"wall"`
+	Trusted time.Duration `json:"trusted"` // persisted time that never goes back
+}
+
+// Outcome is what a plugin or a probe said at the end.
+type Outcome struct {
+	Value   value.Value `json:"-"`
+	Message string      `json:"message,omitempty"`
+	By      string      `json:"by"` // "plugin", "recovery", "probe", "engine"
+}
+
+// Resolution is what a person decided about an action in doubt.
+type Resolution struct {
+	As     StepState `json:"as"`
+	By     string    `json:"by"`
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+}
+
+// Change is one arrow that a step or an attempt took.
+type Change struct {
+	To  string    `json:"to"`
+	At  time.Time `json:"at"`
+	Why string    `json:"why,omitempty"`
+}
+
+// Attempt is the durable record of one attempt.
+type Attempt struct {
+	V         int          `json:"v"` // 1
+	ID        string       `json:"id"`
+	Namespace string       `json:"namespace"`
+	Runbook   string       `json:"runbook"`
+	Path      string       `json:"path"`
+	Target    Target       `json:"target"`
+	Fleet     string       `json:"fleet"` // digest of the resolved fleet selector and its by
+	Episode   string       `json:"episode"`
+	Number    int          `json:"number"` // 1 is the first of the episode
+	Run       string       `json:"run"`
+	State     AttemptState `json:"state"`
+	Steps     []string     `json:"steps"` // keys of the step records, in order
+	Owner     Owner        `json:"owner"`
+	OpenedAt  Clock        `json:"opened_at"`
+	EndedAt   Clock        `json:"ended_at,omitzero"` // end of the last step
+	Verify    Verification `json:"verify"`
+	History   []Change     `json:"history"`
+}
+
+// Target is what an attempt acts on.
+type Target struct {
+	Key    string            `json:"key"`  // "instance=w3"
+	Name   string            `json:"name"` // "w3"
+	Labels map[string]string `json:"labels"`
+}
+
+// Verification is all that is needed to judge the attempt later, whatever became of the runbook.
+type Verification struct {
+	// Expr is the left side of the symptom, Op and Threshold its comparison; the target is sick where it holds. If Expect
+	// is set it is asked instead, and holds where it returns a non-zero sample for the target.
+	Expr      string            `json:"expr,omitempty"`
+	Op        string            `json:"op,omitempty"`
+	Threshold float64           `json:"threshold,omitempty"`
+	Expect    string            `json:"expect,omitempty"`
+	Match     map[string]string `json:"match"` // labels that pick the target
+	Held      time.Duration     `json:"held"`
+	Settle    time.Duration     `json:"settle"`
+	Within    time.Duration     `json:"within"`
+	Sampling  time.Duration     `json:"sampling"`
+	Detail    string            `json:"detail,omitempty"` // the last judgement in words
+}

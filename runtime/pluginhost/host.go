@@ -1,0 +1,79 @@
+// Package pluginhost finds, starts, supervises and ends plugin processes.
+//
+// Promise: a plugin gets none of the host's environment and not its stdin; it never outlives the host, also not after kill
+// -9; no call, stop or start blocks beyond its deadline whatever the plugin does; an error carries the plugin's own last
+// words; an action that may have happened is never reported as not started.
+package pluginhost
+
+import (
+	"context"
+	"time"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/action"
+)
+
+// Connection is a named, configured use of a plugin, from project.star.
+type Connection struct {
+	Name   string
+	Plugin string
+	Config value.Dict // secrets resolved; never logged, never in argv or environment
+}
+
+// Host starts each connection's plugin at its first use and ends all of them in Close.
+type Host interface {
+	// Manifest describes a plugin, from the cache if the binary is unchanged.
+	Manifest(ctx context.Context, plugin string) (sdk.Manifest, error)
+	Query(ctx context.Context, c Connection, function string, args value.Dict) (value.Value, error)
+	// Execute begins an action and returns once the plugin has said Started or ended without it.
+	Execute(ctx context.Context, c Connection, x Execute) (Execution, error)
+	Probe(ctx context.Context, c Connection, p Probe) (ProbeResult, error)
+	Close()
+}
+
+// Execute is one action to carry out.
+type Execute struct {
+	Function string
+	Args     value.Dict
+	Target   action.Target
+	Key      string // idempotency key
+	Deadline time.Time
+}
+
+// Execution is an action that waits for leave to act, or acts. Methods are called in order, by one goroutine, except Kill.
+type Execution interface {
+	// Started returns the receipt and the process group that will act. An error means that the effect has
+	// certainly not happened.
+	Started() (receipt []byte, child action.Child, err error)
+	// Proceed lets the plugin act and returns when it says Acting. An error means that the effect may have happened.
+	Proceed(ctx context.Context) error
+	// Decline tells the plugin not to act. nil means that it acknowledged: certainly no effect.
+	Decline(ctx context.Context, reason string) error
+	// Wait returns how the action ended. An error means that the outcome is unknown.
+	Wait(ctx context.Context) (Finished, error)
+	// Kill ends the plugin's process group at once.
+	Kill()
+}
+
+// Finished is a definite end.
+type Finished struct {
+	State   action.StepState // Succeeded, NoChange or Failed
+	Value   value.Value
+	Message string
+}
+
+// Probe asks what became of an action.
+type Probe struct {
+	Function string
+	Args     value.Dict
+	Target   action.Target
+	Key      string
+	Receipt  []byte
+}
+
+// ProbeResult is the answer.
+type ProbeResult struct {
+	State   action.StepState // ResolvedDone, ResolvedNotDone, or InDoubt if it cannot tell
+	Message string
+}

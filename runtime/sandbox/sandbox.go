@@ -1,0 +1,106 @@
+// Package sandbox parses and evaluates Starlark in a worker process that has no authority.
+//
+// Promise: whatever a file contains, the calling process stays alive and answers within the limits
+// plus one second; a failure is a *problem.Problem with the file and line at which the worker was,
+// also after SIGKILL and out of memory. The worker holds no credentials, no environment, no file
+// descriptors but its pipes and the page that notes its line; every query and action is a message
+// that the parent answers. Everything that comes from a worker is hostile input: sizes are capped,
+// types are checked, arguments are checked again against the parent's own tables.
+package sandbox
+
+import (
+	"context"
+	"time"
+
+	"github.com/seed1de3961f/runbook/builtins/kit"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+)
+
+// Limits bound one worker. The zero value of a field means its default. Each is a setting of
+// project.star under limits(...), and the error that it causes names the setting.
+type Limits struct {
+	Steps      uint64        // limits(steps=): 10_000_000 Starlark steps
+	Time       time.Duration // limits(time=): 30s of the script's own time, without waiting for the engine
+	Memory     int64         // limits(memory=): 128 MiB of heap, watched; RLIMIT_DATA is twice that
+	SourceFile int64         // limits(source_file=): 256 KiB a file
+	SourceAll  int64         // limits(source=): 1 MiB with everything it loads
+}
+
+// Vocabulary is what the files of one kind may name: the declarations at top level and, for files
+// with functions that are evaluated, the families under ctx.
+type Vocabulary struct {
+	Declarations []kit.Function
+	// Modules are declarations behind a dot: "param" -> param.int(...), "secret" -> secret.env(...).
+	Modules  []kit.Family
+	Families []kit.Family
+}
+
+// Source hands out the text of project files. A path is slash-separated and relative to the project
+// root; the implementation opens it through os.Root.
+type Source interface {
+	Read(path string) ([]byte, error)
+}
+
+// File is one file of a source closure.
+type File struct {
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"`
+}
+
+// Module is what loading a file declared.
+type Module struct {
+	Path    string
+	Doc     string          // the file's docstring
+	Records []*value.Record // top-level declarations that were called as statements, in order
+	Defs    []string        // names of top-level functions
+	Closure []File          // the file and everything that it loads, sorted by path
+}
+
+// Context is what ctx holds besides its families.
+type Context struct {
+	Now     time.Time
+	Target  value.Dict // name, key, labels
+	Params  value.Dict
+	Attempt int
+	Steps   value.List // for cleanup: what was done
+}
+
+// Outcome is what a function returned: a record such as escalate(reason), or nil.
+type Outcome = *value.Record
+
+// Result is the end of an evaluation that was not cut short.
+type Result struct {
+	Outcome Outcome
+	Steps   uint64
+	Events  []Event
+	Dropped int // events beyond the cap
+}
+
+// Event is one thing that the evaluation did, in order: a branch with the value that decided it.
+type Event struct {
+	Kind   string    `json:"kind"` // "branch", "print"
+	Pos    value.Pos `json:"pos"`
+	Source string    `json:"source,omitempty"` // the condition as written
+	Result string    `json:"result,omitempty"` // "true" or "false", or the printed text
+	Values []Seen    `json:"values,omitempty"` // the operands that are not literals
+}
+
+// Seen is an operand and what it was, rendered with a bound.
+type Seen struct {
+	Source string `json:"source"`
+	Value  string `json:"value"`
+}
+
+// Worker is one worker process. It is used by one goroutine at a time and is not usable after an
+// error that says so (Dead).
+type Worker interface {
+	// Load executes the file's top level, which can only declare.
+	Load(ctx context.Context, path string, vocab Vocabulary, src Source) (Module, error)
+	// Evaluate calls fn(ctx) of a file, answering each query and action through caller. The events seen until
+	// then are returned with an error too. An error returned by caller comes back unchanged.
+	Evaluate(ctx context.Context, path, fn string, vocab Vocabulary, src Source, c Context, caller kit.Caller) (Result, error)
+	// Dead says whether the process has ended or can no longer be trusted.
+	Dead() bool
+	// Close ends the process and waits for it.
+	Close()
+}
