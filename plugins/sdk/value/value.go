@@ -10,6 +10,7 @@ package value
 
 import (
 	"fmt"
+	"math"
 	"sort"
 	"strconv"
 	"strings"
@@ -204,6 +205,9 @@ const maxDuration = 10 * 365 * 24 * time.Hour
 func FormatDuration(d time.Duration) string {
 	if d == 0 {
 		return "0s"
+	}
+	if d == math.MinInt64 { // it has no positive counterpart
+		return "-106751d23h47m16s854ms775us808ns"
 	}
 	if d < 0 {
 		return "-" + FormatDuration(-d)
