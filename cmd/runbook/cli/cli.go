@@ -1,0 +1,79 @@
+// Package cli is the command line: one file per command, and this one with the list of them.
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime/debug"
+
+	cli "github.com/urfave/cli/v2"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+)
+
+// commands is the list of commands, in the order in which help shows them.
+func commands() []spec {
+	return []spec{
+		versionCommand(),
+	}
+}
+
+// Main runs one command and returns the exit code of the process.
+func Main(args []string, stdio Stdio) (code int) {
+	if code, ok := serveInternal(args, stdio); ok {
+		return code
+	}
+	u := newUI(stdio)
+	defer func() {
+		if r := recover(); r != nil {
+			p := problem.New(problem.Internal, "internal error: %v", r).
+				WithHint("this is a bug: report it with the lines below and the output of runbook version")
+			u.fail(p)
+			_, _ = stdio.Err.Write(debug.Stack())
+			code = int(problem.ExitInternal)
+		}
+	}()
+	ctx, stop := withSignals(context.Background(), func(s string) { u.Warn("%s", s) })
+	defer stop()
+	return int(run(ctx, commands(), args, stdio, u))
+}
+
+// run parses, runs and reports. It is apart from Main so that tests can give it commands of their own.
+func run(ctx context.Context, cmds []spec, args []string, stdio Stdio, u *ui) problem.Exit {
+	l, err := takeApart(cmds, args)
+	u.json = l.json
+	switch {
+	case err == nil && l.help:
+		u.Printf("%s", helpFor(cmds, l))
+	case err == nil && len(l.path) == 0 && len(l.args) == 0:
+		fmt.Fprint(stdio.Err, helpFor(cmds, l))
+		err = exitWith(problem.ExitUsage)
+	case err == nil && len(l.path) == 0:
+		err = unknownWord(l, cmds, l.args[0])
+	case err == nil:
+		err = newApp(cmds, stdio, u).RunContext(ctx, l.forUrfave())
+	}
+	u.report(ctx, err)
+	if failed := u.writeError(); failed != nil && err == nil {
+		err = problem.Wrap(problem.Internal, failed, "write the result")
+		u.report(ctx, err)
+	}
+	return exitCode(ctx, err)
+}
+
+// newApp is the urfave/cli application. It gets lines that takeApart has put in order, prints nothing by itself, and never
+// ends the process.
+func newApp(cmds []spec, stdio Stdio, u *ui) *cli.App {
+	app := &cli.App{
+		Name: "runbook", HideHelp: true, HideHelpCommand: true, HideVersion: true,
+		DisableSliceFlagSeparator: true, // a comma in a label is a comma
+		Writer:                    io.Discard, ErrWriter: io.Discard,
+		ExitErrHandler: func(*cli.Context, error) {}, // exitCode maps errors, in one place
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return badFlag("runbook", err) },
+	}
+	for _, s := range cmds {
+		app.Commands = append(app.Commands, command(s, "runbook", stdio, u))
+	}
+	return app
+}

@@ -1,0 +1,57 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain lets the scripts run this test binary as the program itself.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"runbook": func() { os.Exit(Main(os.Args[1:], System())) },
+	})
+}
+
+// TestScripts runs testdata/script, one script per command. Each has an empty environment, a directory of its own, and
+// "exits CODE cmd..." besides the commands of testscript.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("NO_COLOR", "1")
+			e.Setenv("RUNBOOK_STATE", "")
+			e.Setenv("RUNBOOK_PROJECT", "")
+			e.Setenv("RUNBOOK_HALT", "")
+			return nil
+		},
+	})
+}
+
+// exits runs a command and checks the exact exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE command...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("%s", fmt.Sprintf("exit code %d, want %d", got, want))
+	}
+}

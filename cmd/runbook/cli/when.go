@@ -1,0 +1,53 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+)
+
+// howLong writes a duration for people, to two units: "4m", "1h30m", "2d3h", "350ms".
+func howLong(d time.Duration) string {
+	if d < 0 {
+		return "-" + howLong(-d)
+	}
+	const day = 24 * time.Hour
+	two := func(big, small time.Duration, b, s string) string {
+		d := d.Truncate(small)
+		if rest := d % big / small; rest > 0 {
+			return fmt.Sprintf("%d%s%d%s", d/big, b, rest, s)
+		}
+		return fmt.Sprintf("%d%s", d/big, b)
+	}
+	switch {
+	case d >= day:
+		return two(day, time.Hour, "d", "h")
+	case d >= time.Hour:
+		return two(time.Hour, time.Minute, "h", "m")
+	case d >= time.Minute:
+		return two(time.Minute, time.Second, "m", "s")
+	case d >= 10*time.Second || d%time.Second == 0:
+		return fmt.Sprintf("%ds", d/time.Second)
+	case d >= time.Second:
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	case d >= time.Millisecond:
+		return fmt.Sprintf("%dms", d/time.Millisecond)
+	}
+	return "under 1ms"
+}
+
+// when writes a time relative to now: "4m ago", "in 26m", "now", and the zero time as "never".
+func when(t, now time.Time) string {
+	d := now.Sub(t)
+	switch {
+	case t.IsZero():
+		return "never"
+	case d >= time.Second:
+		return howLong(d) + " ago"
+	case d <= -time.Second:
+		return "in " + howLong(-d)
+	}
+	return "now"
+}
+
+// clockTime writes an instant in full, in UTC, as logs and dashboards have it.
+func clockTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
