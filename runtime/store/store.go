@@ -31,6 +31,13 @@ type Tx interface {
 	Delete(key string)
 }
 
+// Marker is an optional ability of a Tx. Mark asks that losing this commit later, by damage to the store, cannot go
+// unnoticed from the moment Update returns. Call it in the commit after which an effect may begin. An adapter that
+// gives this to every commit has Mark do nothing.
+type Marker interface {
+	Mark()
+}
+
 // Store is what decides and records. Keys are printable ASCII with '/' between parts.
 type Store interface {
 	// Update runs fn over the declared keys and commits what it wrote, synced. fn may write keys that it did not declare

@@ -1,0 +1,210 @@
+package pebble
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"time"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+)
+
+// waitSuffix names the file on which those who wait hold a shared lock. The holder looks with a try at an exclusive one.
+const waitSuffix = ".wait"
+
+// errHeld is the answer of flock when another open file has the lock.
+var errHeld = errors.New("held by another process")
+
+// fileLock is the flock that one process has while it uses the store. The kernel drops it when the process dies, however
+// it dies; children do not inherit it, because Go opens files with O_CLOEXEC.
+type fileLock struct {
+	f    *os.File
+	wait *os.File // nil if it cannot be opened: then nobody can announce himself
+}
+
+// holder is what the lock file says. It is for people: only the flock decides.
+type holder struct {
+	PID   int       `json:"pid"`
+	Name  string    `json:"name"`
+	Since time.Time `json:"since"`
+}
+
+const holderSize = 256
+
+// acquire waits for the lock. A process that has just let go comes here like any other, and is behind those who wait.
+func (c *Config) acquire(ctx context.Context) (*fileLock, error) {
+	l, err := c.openLock()
+	if err != nil {
+		return nil, err
+	}
+	if !l.wanted() {
+		if err := c.take(l); err == nil {
+			return l, nil
+		} else if !errors.Is(err, errHeld) {
+			l.closeFiles()
+			return nil, err
+		}
+	}
+	patience := time.NewTimer(c.Wait)
+	defer patience.Stop()
+	for announced := false; ; {
+		// The holder's look may collide with the announcement: try again with the next round.
+		announced = announced || l.wait != nil && flock(l.wait, lockShared) == nil
+		// Not all in step, and never at once: the one who waits longest must have a chance against the one who comes back.
+		pause := time.NewTimer(time.Millisecond + rand.N(time.Millisecond)) //nolint:gosec // not a secret
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			l.closeFiles()
+			return nil, fmt.Errorf("store: wait for the lock: %w", ctx.Err())
+		case <-patience.C:
+			pause.Stop()
+			defer l.closeFiles()
+			return nil, c.busy(l)
+		}
+		err := c.take(l)
+		if err == nil {
+			if announced {
+				_ = flock(l.wait, lockNone)
+			}
+			return l, nil
+		}
+		if !errors.Is(err, errHeld) {
+			l.closeFiles()
+			return nil, err
+		}
+	}
+}
+
+// tryOnce takes the lock or says who has it.
+func (c *Config) tryOnce() (*fileLock, error) {
+	l, err := c.openLock()
+	if err != nil {
+		return nil, err
+	}
+	err = c.take(l)
+	if err == nil {
+		return l, nil
+	}
+	defer l.closeFiles()
+	if errors.Is(err, errHeld) {
+		return nil, c.busy(l)
+	}
+	return nil, err
+}
+
+// openLock never creates the lock file: two processes that create it anew after it was removed would both hold a lock.
+func (c *Config) openLock() (*fileLock, error) {
+	f, err := openForLock(c.LockFile, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := c.FS.Stat(c.FS.PathJoin(c.Dir, formatFile)); err == nil {
+			return nil, problem.New(problem.StateUnusable, "lock %s of the store is gone", c.LockFile).
+				WithHint("make sure that no runbook process runs (pgrep -a runbook), then: touch %s", c.LockFile)
+		}
+		return nil, c.missing()
+	}
+	if err != nil {
+		return nil, c.unusable(err, "open lock %s", c.LockFile)
+	}
+	l := &fileLock{f: f}
+	if wait, err := openForLock(c.LockFile+waitSuffix, os.O_CREATE); err == nil {
+		l.wait = wait
+	}
+	return l, nil
+}
+
+// openForLock opens for writing if that is allowed; a lock needs only an open file.
+func openForLock(path string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|flag, 0o660)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	if r, rerr := os.Open(path); rerr == nil {
+		return r, nil
+	}
+	return nil, err
+}
+
+// take tries to get the lock and puts this process's name in.
+func (c *Config) take(l *fileLock) error {
+	if err := flock(l.f, lockExclusive); err != nil {
+		if errors.Is(err, errHeld) {
+			return err
+		}
+		return c.unusable(err, "lock %s", c.LockFile)
+	}
+	// A file that was replaced while it was waited for protects nothing.
+	have, err := l.f.Stat()
+	if err == nil {
+		var want os.FileInfo
+		if want, err = os.Stat(c.LockFile); err == nil && !os.SameFile(have, want) {
+			err = errors.New("the file was replaced by another one")
+		}
+	}
+	if err != nil {
+		return c.unusable(err, "lock %s", c.LockFile)
+	}
+	text, err := json.Marshal(holder{os.Getpid(), c.Holder, c.Now().UTC().Truncate(time.Millisecond)})
+	if err == nil && len(text) < holderSize {
+		// Failing only makes the message to those who wait poorer.
+		_, _ = l.f.WriteAt(append(bytes.TrimSpace(text), bytes.Repeat([]byte{' '}, holderSize-len(text))...), 0)
+	}
+	return nil
+}
+
+// wanted says whether somebody has announced that he waits.
+func (l *fileLock) wanted() bool {
+	if l == nil || l.wait == nil {
+		return false
+	}
+	if err := flock(l.wait, lockExclusive); err != nil {
+		return errors.Is(err, errHeld)
+	}
+	_ = flock(l.wait, lockNone)
+	return false
+}
+
+func (l *fileLock) release() error {
+	_, _ = l.f.WriteAt(bytes.Repeat([]byte{' '}, holderSize), 0)
+	// Unlocked before it is closed: a child between fork and exec still has the open file, and would keep the lock.
+	err := flock(l.f, lockNone)
+	l.closeFiles()
+	return err
+}
+
+func (l *fileLock) closeFiles() {
+	_ = l.f.Close()
+	if l.wait != nil {
+		_ = l.wait.Close()
+	}
+}
+
+// busy names the holder.
+func (c *Config) busy(l *fileLock) *problem.Problem {
+	var h holder
+	b := make([]byte, holderSize)
+	n, _ := l.f.ReadAt(b, 0)
+	if err := json.Unmarshal(bytes.TrimSpace(b[:n]), &h); err != nil || h.PID == 0 {
+		return problem.New(problem.StoreBusy, "store %s is busy: many processes take turns, or its holder could not leave its name", c.Dir).
+			WithHint("see who has it: fuser -v %s", c.LockFile)
+	}
+	return problem.New(problem.StoreBusy, "store %s is busy: pid %d %q has held it since %s (waited %s)",
+		c.Dir, h.PID, h.Name, h.Since.Format(time.RFC3339), c.Wait).
+		WithHint("look at that process: ps -fp %d", h.PID)
+}
+
+// busyHere is for a transaction that waits for another one of the same process.
+func (c *Config) busyHere(wedged bool) *problem.Problem {
+	if wedged {
+		return problem.New(problem.StateUnusable, "store %s: the disk has not answered an earlier commit yet", c.Dir).
+			WithHint("look at the disk and the kernel's log: dmesg | tail")
+	}
+	return problem.New(problem.StoreBusy, "store %s is busy: another transaction of this process (pid %d) has not ended in %s",
+		c.Dir, os.Getpid(), c.Wait).WithHint("try again; if it stays so, please report it as a bug")
+}

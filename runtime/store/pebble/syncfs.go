@@ -1,0 +1,42 @@
+package pebble
+
+import (
+	"io"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// syncFS corrects two things in how Pebble uses a file system.
+//
+// Pebble moves from one MANIFEST to the next by creating a file marker.manifest.* that names it, without having synced the
+// directory that the new MANIFEST is in. A power cut may keep the marker and lose the MANIFEST. So the directory is synced
+// before a marker is made.
+//
+// A read-only Pebble takes its lock by creating a file, which fails on a file system mounted read-only, which is when a
+// person most wants to look. The flock of this package protects readers as well.
+type syncFS struct {
+	vfs.FS
+	readOnly bool
+}
+
+// Create implements vfs.FS.
+func (s syncFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.HasPrefix(s.PathBase(name), "marker.") {
+		if err := syncDir(s.FS, s.PathDir(name)); err != nil {
+			return nil, err
+		}
+	}
+	return s.FS.Create(name, category)
+}
+
+// Lock implements vfs.FS.
+func (s syncFS) Lock(name string) (io.Closer, error) {
+	if s.readOnly {
+		return io.NopCloser(nil), nil
+	}
+	return s.FS.Lock(name)
+}
+
+// Unwrap implements vfs.FS.
+func (s syncFS) Unwrap() vfs.FS { return s.FS }
