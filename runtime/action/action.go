@@ -1,7 +1,17 @@
 // Package action is the record of what was done to a target, and its state machines, as pure functions.
 //
 // A step is one action; an attempt is all the steps of one evaluation for one target. The states and arrows are those of
-// the diagrams in runtime/README.md. Nothing here reads a clock, a disk or a process.
+// the diagrams in runtime/README.md, as two tables: stepArrows and attemptArrows. Nothing here reads a clock, a disk or a process.
+//
+// Invariants, held by Apply whatever it is given, and tested with random events:
+//   - A step is BEGUN at most once. No arrow leads back to RESERVED or BEGUN, so its effect starts at most once.
+//   - A settled step changes no more, but for Late: an outcome that arrives after the record has moved on is kept there.
+//   - FAILED comes only from the plugin's own word. A timeout, a kill and a broken stream are IN_DOUBT.
+//   - Out of IN_DOUBT leads only a probe, or a person who gives the record's nonce and a reason. Only a person abandons.
+//   - An attempt is complete, or closed by the engine, only when every one of its steps has a definite end; one with an abandoned
+//     step is closed by a person.
+//   - An arrow that is not in its table is an error that names both states and leaves the record as it was.
+//   - Every arrow taken adds one Change to History.
 package action
 
 import (
@@ -28,7 +38,19 @@ const (
 )
 
 // Settled says whether the state is a definite end.
-func (s StepState) Settled() bool { return s != Reserved && s != Begun && s != InDoubt }
+func (s StepState) Settled() bool { return s != "" && s != Reserved && s != Begun && s != InDoubt }
+
+// Definite says whether it is known what happened: settled, and not merely given up on.
+func (s StepState) Definite() bool { return s.Settled() && s != Abandoned }
+
+// Began says whether the effect was ever let begin. A step that did not gives back its cooldown, rate and attempt.
+func (s StepState) Began() bool { return s != "" && s != Reserved && s != NotStarted }
+
+// Done says whether the target is certainly in the state that the action asks for.
+func (s StepState) Done() bool { return s == Succeeded || s == NoChange || s == ResolvedDone }
+
+// Undone says whether the effect certainly did not happen, or not as it should.
+func (s StepState) Undone() bool { return s == NotStarted || s == Failed || s == ResolvedNotDone }
 
 // AttemptState is the state of an attempt.
 type AttemptState string
@@ -113,11 +135,16 @@ type Clock struct {
 	Trusted time.Duration `json:"trusted"` // persisted time that never goes back
 }
 
+// IsZero says that the moment is not set.
+func (c Clock) IsZero() bool { return c.Wall.IsZero() && c.Trusted == 0 }
+
 // Outcome is what a plugin or a probe said at the end.
 type Outcome struct {
+	State   StepState   `json:"state,omitempty"` // what it claims; set by Apply
 	Value   value.Value `json:"-"`
 	Message string      `json:"message,omitempty"`
-	By      string      `json:"by"` // "plugin", "recovery", "probe", "engine"
+	By      string      `json:"by"`          // one of the By words
+	At      time.Time   `json:"at,omitzero"` // when it arrived; set by Apply
 }
 
 // Resolution is what a person decided about an action in doubt.
