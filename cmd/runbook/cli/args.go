@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 
 	cli "github.com/urfave/cli/v2"
@@ -110,10 +111,8 @@ func lookup(fs []cli.Flag, tok, name string) cli.Flag {
 		return nil
 	}
 	for _, f := range fs {
-		for _, n := range f.Names() {
-			if n == name {
-				return f
-			}
+		if slices.Contains(f.Names(), name) {
+			return f
 		}
 	}
 	return nil

@@ -238,8 +238,10 @@ func TestJSONIsOneDocument(t *testing.T) {
 		{"no result", nil, "group list --json", `{}`},
 		{"usage", nil, "act --json --nope", `{"error":{"code":"usage","message":"unknown flag --nope for runbook act","hint":"runbook act --help","doc":"docs/errors/usage.md"}}`},
 		{"result and error", located, "act a --json", `{"error":{"code":"script","message":"it broke","pos":{"file":"a.star","line":3},"hint":"mend it","doc":"docs/errors/script.md"},"paths":["a"]}`},
-		{"several", errors.Join(problem.New(problem.Script, "one"), problem.New(problem.Limit, "two")), "--json act a",
-			`{"error":{"code":"script","message":"one","doc":"docs/errors/script.md","more":[{"code":"limit","message":"two"}]},"paths":["a"]}`},
+		{
+			"several", errors.Join(problem.New(problem.Script, "one"), problem.New(problem.Limit, "two")), "--json act a",
+			`{"error":{"code":"script","message":"one","doc":"docs/errors/script.md","more":[{"code":"limit","message":"two"}]},"paths":["a"]}`,
+		},
 		{"code only", exitWith(problem.ExitFindings), "act a --json", `{"paths":["a"]}`},
 	} {
 		r := playWith(t, t.Context(), c.err, strings.Fields(c.line)...)

@@ -35,27 +35,24 @@ func exitWith(code problem.Exit) error { return exitError{code} }
 
 // exitCode is the one mapping from an error to the exit code of the process.
 func exitCode(ctx context.Context, err error) problem.Exit {
-	var (
-		p    *problem.Problem
-		exit exitError
-	)
 	switch {
 	case err == nil:
 		return problem.ExitOK
 	case interrupted(ctx):
 		return problem.ExitInterrupted
-	case errors.As(err, &p):
+	}
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		return problem.ExitOf(p.Code)
-	case errors.As(err, &exit):
-		return exit.code
+	}
+	if e, ok := errors.AsType[exitError](err); ok {
+		return e.code
 	}
 	return problem.ExitInternal
 }
 
 // asProblem finds the problem in err; an error without one is a bug of ours, or the interrupt's consequence.
 func asProblem(ctx context.Context, err error) *problem.Problem {
-	var p *problem.Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		if err.Error() == p.Error() {
 			return p
 		}

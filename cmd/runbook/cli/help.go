@@ -37,10 +37,10 @@ func helpRoot(cmds []spec) string {
 	b.WriteString("\nexit codes: ")
 	for i, e := range exitCodes {
 		sep := "; "
-		switch {
-		case i == 0:
+		switch i {
+		case 0:
 			sep = ""
-		case i == 4:
+		case 4:
 			sep = ";\n            "
 		}
 		fmt.Fprintf(&b, "%s%d %s", sep, e.code, e.what)
@@ -51,17 +51,17 @@ func helpRoot(cmds []spec) string {
 
 func helpCommand(full string, s spec) string {
 	var b strings.Builder
-	usage := full
+	usage := []string{full}
 	if len(s.sub) > 0 {
-		usage += " COMMAND"
+		usage = append(usage, "COMMAND")
 	}
 	if s.args != "" {
-		usage += " " + s.args
+		usage = append(usage, s.args)
 	}
 	for _, r := range s.required {
-		usage += " --" + r + " " + placeholder(s.flags, r)
+		usage = append(usage, "--"+r, placeholder(s.flags, r))
 	}
-	fmt.Fprintf(&b, "%s: %s\n\nusage: %s [flags]\n", full, s.summary, usage)
+	fmt.Fprintf(&b, "%s: %s\n\nusage: %s [flags]\n", full, s.summary, strings.Join(usage, " "))
 	if s.about != "" {
 		fmt.Fprintf(&b, "\n%s\n", strings.TrimSpace(s.about))
 	}

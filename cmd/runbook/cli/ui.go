@@ -95,7 +95,7 @@ func each(err error) []error {
 	if err == nil {
 		return nil
 	}
-	if j, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only errors.Join on the outside, not a cause within
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, e := range j.Unwrap() {
 			all = append(all, each(e)...)

@@ -1,0 +1,111 @@
+# Everything that is built and checked here. "make" prints what there is.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS   := -X github.com/seed1de3961f/runbook/cmd/runbook/cli.version=$(VERSION)
+FUZZTIME  ?= 10s
+BENCHTIME ?= 1s
+
+# Pinned: another version finds other things. "make tools" installs it.
+GOLANGCI_VERSION    := v2.15.0
+GOVULNCHECK_VERSION := v1.9.0
+PROTOC_GEN_GO       := v1.36.12
+PROTOC_GEN_GO_GRPC  := v1.6.2
+
+GOBIN    := $(shell go env GOPATH)/bin
+GOLANGCI := $(GOBIN)/golangci-lint
+GOVULNCHECK := $(GOBIN)/govulncheck
+export PATH := $(GOBIN):$(PATH)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/runbook
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/runbook ./cmd/runbook
+
+.PHONY: demo
+demo: build ## watch a service get stuck and be put right, on this machine, with nothing else needed
+	bin/runbook demo
+
+.PHONY: test
+test: ## run the tests
+	go test ./...
+
+.PHONY: test-e2e
+test-e2e: build ## run the tests that need real servers (a Prometheus, systemd); .ci/run installs those
+	go test -count=1 -tags e2e -run '^TestE2E' ./...
+
+.PHONY: race
+race: ## run the tests with the race detector
+	go test -race ./...
+
+.PHONY: lint
+lint: $(GOLANGCI) ## run golangci-lint as .golangci.yml says
+	$(GOLANGCI) run ./...
+	$(GOLANGCI) fmt --diff
+
+.PHONY: vet
+vet: ## run go vet, for the other platforms as well
+	go vet ./...
+	GOOS=darwin go build -o /dev/null ./cmd/runbook
+	GOOS=windows go build -o /dev/null ./cmd/runbook
+
+.PHONY: tidy-diff
+tidy-diff: ## check that go.mod and go.sum are what go mod tidy would write
+	go mod tidy -diff
+
+.PHONY: vuln
+vuln: $(GOVULNCHECK) ## look for known vulnerabilities in what is used; needs the network
+	@code=0; $(GOVULNCHECK) ./... || code=$$?; \
+	case $$code in \
+	0) ;; \
+	3) exit 3 ;; \
+	*) echo "govulncheck could not run (exit $$code): the vulnerability database was not reached; nothing was checked" >&2 ;; \
+	esac
+
+.PHONY: generate
+generate: ## write everything that is generated: protocol code and the command line reference
+	go generate ./...
+	go test ./cmd/runbook/cli -run '^TestReference$$' -update
+
+# The version of protoc stands in the generated files and differs from machine to machine; the code does not.
+.PHONY: generate-diff
+generate-diff: generate ## check that what is committed is what is generated
+	git diff --exit-code -I'^//[[:space:]]*(- )?protoc' -- docs ':(glob)**/*.pb.go'
+
+.PHONY: check
+check: tidy-diff vet lint vuln test generate-diff ## everything that a change must pass
+
+.PHONY: fuzz
+fuzz: ## fuzz every fuzz target for FUZZTIME (10s) each
+	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
+		for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' "$$file"); do \
+			echo "== $$(dirname "$$file") $$name"; \
+			go test "$$(dirname "$$file")" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) || exit 1; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## run the benchmarks
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+.PHONY: tools
+tools: $(GOLANGCI) $(GOVULNCHECK) ## install the pinned tools into GOPATH/bin
+	go install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO)
+	go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GEN_GO_GRPC)
+
+$(GOLANGCI):
+	@echo "building golangci-lint $(GOLANGCI_VERSION): some minutes, once"
+	go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+$(GOVULNCHECK):
+	go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin
