@@ -1,0 +1,36 @@
+//go:build !linux
+
+package proc
+
+import (
+	"errors"
+	"syscall"
+)
+
+func (p *Process) run(Options) error {
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	go func() {
+		p.err = p.cmd.Wait() // there is no waiting without reaping here
+		close(p.exited)
+	}()
+	return nil
+}
+
+func (p *Process) reap() error { return p.err }
+
+// signal reaches the process alone.
+func (p *Process) signal(syscall.Signal) { _ = p.cmd.Process.Kill() }
+
+// StartTime is not known here.
+func StartTime(int) uint64 { return 0 }
+
+// Stat is what is known of a process.
+type Stat struct {
+	Parent, Group int
+	Start         uint64
+}
+
+// ReadStat is not known here.
+func ReadStat(int) (Stat, error) { return Stat{}, errors.ErrUnsupported }
