@@ -162,7 +162,7 @@ func (c *converter) from(x starlark.Value, depth int) (value.Value, error) {
 	case Time:
 		return value.Time(x), nil
 	case *Record:
-		return x.rec, nil
+		return x.rec, c.count(x.rec, depth)
 	case *starlark.Dict:
 		d := make(value.Dict, 0, min(x.Len(), c.nodes))
 		for k, v := range x.Entries() {
@@ -191,6 +191,46 @@ func (c *converter) from(x starlark.Value, depth int) (value.Value, error) {
 		return l, nil
 	}
 	return nil, fmt.Errorf("a %s is not data", x.Type())
+}
+
+// count charges what a record holds: records may share parts as lists do.
+func (c *converter) count(v value.Value, depth int) error {
+	if c.nodes--; c.nodes < 0 {
+		return errLarge
+	}
+	if depth > value.MaxDepth {
+		return fmt.Errorf("nested deeper than %d", value.MaxDepth)
+	}
+	switch v := v.(type) {
+	case value.String:
+		c.bytes -= len(v)
+	case value.Bytes:
+		c.bytes -= len(v)
+	case value.Big:
+		c.bytes -= len(v)
+	case value.List:
+		for _, e := range v {
+			if err := c.count(e, depth+1); err != nil {
+				return err
+			}
+		}
+	case value.Dict:
+		for _, e := range v {
+			if err := errors.Join(c.count(e.Key, depth+1), c.count(e.Value, depth+1)); err != nil {
+				return err
+			}
+		}
+	case *value.Record:
+		for _, f := range v.Fields {
+			if err := c.count(f.Value, depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	if c.bytes < 0 {
+		return errLarge
+	}
+	return nil
 }
 
 func (c *converter) int(x starlark.Int) (value.Value, error) {

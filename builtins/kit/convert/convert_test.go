@@ -111,6 +111,17 @@ func TestFromRefuses(t *testing.T) {
 	if err := cyclic.Append(cyclic); err != nil {
 		t.Fatal(err)
 	}
+	rec := &Record{rec: &value.Record{Type: "r"}}
+	for range 4 {
+		inner := make(value.List, 100)
+		for i := range inner {
+			inner[i] = rec.rec
+		}
+		rec = &Record{rec: &value.Record{Type: "r", Fields: []value.Field{{Name: "all", Value: inner}}}}
+	}
+	if _, err := From(rec); err == nil {
+		t.Error("a bomb of records was converted")
+	}
 	for _, x := range []starlark.Value{bomb, cyclic} {
 		if _, err := From(x); err == nil {
 			t.Error("a bomb was converted")

@@ -1,0 +1,196 @@
+// Package wire is what a worker and its engine say to each other: length-prefixed JSON frames over two
+// pipes, capped in size both ways.
+//
+// The engine begins with Hello and then sends one Run at a time. While it runs the worker asks (Load,
+// Call), each question is answered before the next, and it ends with Done.
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/seed1de3961f/runbook/builtins/kit"
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+)
+
+// MaxFrame is the largest frame in bytes, either way.
+const MaxFrame = 8 << 20
+
+// ToWorker is a frame from the engine. Exactly one field is set.
+type ToWorker struct {
+	Hello  *Hello  `json:"hello,omitempty"`
+	Run    *Run    `json:"run,omitempty"`
+	Source *Source `json:"source,omitempty"`
+	Answer *Answer `json:"answer,omitempty"`
+}
+
+// FromWorker is a frame from a worker. Exactly one field is set.
+type FromWorker struct {
+	Ready  *Ready  `json:"ready,omitempty"`
+	Load   *Load   `json:"load,omitempty"`
+	Call   *Call   `json:"call,omitempty"`
+	Events *Events `json:"events,omitempty"`
+	Done   *Done   `json:"done,omitempty"`
+}
+
+// Hello sets the limits of the process, before it has seen a script.
+type Hello struct {
+	Steps  uint64        `json:"steps"`
+	Time   time.Duration `json:"time"`
+	Memory int64         `json:"memory"`
+}
+
+// Ready answers Hello. Error says which limit could not be set.
+type Ready struct {
+	Error string `json:"error,omitempty"`
+}
+
+// Run loads a file and, with Fn, calls a function of it with ctx.
+type Run struct {
+	Path       string      `json:"path"`
+	Fn         string      `json:"fn,omitempty"`
+	Vocabulary *Vocabulary `json:"vocabulary,omitempty"` // nil: that of the last Run
+	Context    *Context    `json:"context,omitempty"`    // set with Fn
+}
+
+// Vocabulary is sandbox.Vocabulary without anything that can be called.
+type Vocabulary struct {
+	Declarations []kit.Function `json:"declarations"`
+	Modules      []kit.Family   `json:"modules"`
+	Families     []kit.Family   `json:"families"`
+}
+
+// Context is sandbox.Context.
+type Context struct {
+	Now     time.Time  `json:"now"`
+	Target  value.Dict `json:"target"`
+	Params  value.Dict `json:"params"`
+	Attempt int        `json:"attempt"`
+	Steps   value.List `json:"steps"`
+}
+
+// Load asks for the text of a file; the answer is Source.
+type Load struct {
+	Path string    `json:"path"`
+	Pos  value.Pos `json:"pos"` // of the load statement
+}
+
+// Source is the text of a file. Stop means that there is none and that the run ends.
+type Source struct {
+	Text string `json:"text"`
+	Stop bool   `json:"stop,omitempty"`
+}
+
+// Call asks for a query or an action; the answer is Answer. Events are those since the last frame.
+type Call struct {
+	Family   string     `json:"family"`
+	Function string     `json:"function"`
+	Args     value.Dict `json:"args"`
+	Pos      value.Pos  `json:"pos"`
+	Events   Events     `json:"events"`
+}
+
+// Answer is the result of a Call. Stop means that the run ends.
+type Answer struct {
+	Value value.JSON `json:"value"`
+	Stop  bool       `json:"stop,omitempty"`
+}
+
+// Events are sent when many have gathered, before a Call and with Done.
+type Events struct {
+	List    []Event `json:"list,omitempty"`
+	Dropped int     `json:"dropped,omitempty"`
+}
+
+// Event is sandbox.Event.
+type Event struct {
+	Kind   string    `json:"kind"`
+	Pos    value.Pos `json:"pos"`
+	Source string    `json:"source,omitempty"`
+	Result string    `json:"result,omitempty"`
+	Values []Seen    `json:"values,omitempty"`
+}
+
+// Seen is sandbox.Seen.
+type Seen struct {
+	Source string `json:"source"`
+	Value  string `json:"value"`
+}
+
+// Done ends a Run: with a Problem, with Stopped (the engine said so), or with a Module and an Outcome.
+type Done struct {
+	Problem *problem.Problem `json:"problem,omitempty"`
+	Stopped bool             `json:"stopped,omitempty"`
+	Doc     string           `json:"doc,omitempty"`
+	Records []*value.Record  `json:"records,omitempty"`
+	Defs    []string         `json:"defs,omitempty"`
+	Outcome *value.Record    `json:"outcome,omitempty"`
+	Steps   uint64           `json:"steps"`
+	Events  Events           `json:"events"`
+	// Statements are the first lines of all statements of each file that was loaded, Ran those that were executed.
+	Coverage []Coverage `json:"coverage,omitempty"`
+}
+
+// Coverage is sandbox.Coverage.
+type Coverage struct {
+	Path       string `json:"path"`
+	Statements []int  `json:"statements"`
+	Ran        []int  `json:"ran"`
+	Conditions []Arm  `json:"conditions"`
+}
+
+// Arm is sandbox.Arm.
+type Arm struct {
+	Pos    value.Pos `json:"pos"`
+	Source string    `json:"source"`
+	True   bool      `json:"true,omitempty"`
+	False  bool      `json:"false,omitempty"`
+}
+
+// Write writes one frame in one Write call.
+func Write(w io.Writer, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode frame: %w", err)
+	}
+	if len(body) > MaxFrame {
+		return fmt.Errorf("frame of %d bytes: at most %d", len(body), MaxFrame)
+	}
+	frame := make([]byte, 4, 4+len(body))
+	binary.BigEndian.PutUint32(frame, uint32(len(body)))
+	if _, err := w.Write(append(frame, body...)); err != nil {
+		return fmt.Errorf("write frame: %w", err)
+	}
+	return nil
+}
+
+// Read reads one frame into v, strictly. At a clean end it returns io.EOF.
+func Read(r io.Reader, v any) error {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > MaxFrame {
+		return fmt.Errorf("frame of %d bytes: at most %d", n, MaxFrame)
+	}
+	// Memory grows with what really comes, not with what is announced.
+	var body bytes.Buffer
+	if _, err := io.CopyN(&body, r, int64(n)); err != nil {
+		return fmt.Errorf("frame cut short: %w", err)
+	}
+	d := json.NewDecoder(&body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("decode frame: %w", err)
+	}
+	if d.More() {
+		return fmt.Errorf("more than one value in a frame")
+	}
+	return nil
+}
