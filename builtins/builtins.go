@@ -1,0 +1,15 @@
+// Package builtins is the list of what runbooks can name without a plugin. The list is the manual: the
+// reference in docs/builtins.md is printed from it.
+package builtins
+
+import (
+	"github.com/seed1de3961f/runbook/builtins/declare"
+	"github.com/seed1de3961f/runbook/builtins/kit"
+	"github.com/seed1de3961f/runbook/builtins/metrics"
+)
+
+// All returns every family: first what a file declares (functions of kind Declare: the family without a
+// name, and modules such as param), then what stands under ctx.
+func All() []kit.Family {
+	return append(declare.Families(), metrics.Family())
+}
