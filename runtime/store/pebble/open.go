@@ -54,7 +54,7 @@ func (c *Config) checkFormat() error {
 		return nil
 	}
 	var version int
-	if _, err := fmt.Sscanf(text, "runbook store %d\n", &version); err != nil {
+	if _, err := fmt.Sscanf(text, "runbook store %d\n", &version); err != nil || version <= schema {
 		return problem.New(problem.StoreDamaged, "store %s: file %s has the text %.40q", c.Dir, formatFile, text).
 			WithHint("restore the state directory from a backup")
 	}

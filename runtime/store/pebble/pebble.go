@@ -55,6 +55,7 @@ type Config struct {
 	Space func(dir string) (Space, error) // default the disk's
 	Fatal func(*problem.Problem)          // must not return; default says why on stderr and exits
 	Now   func() time.Time                // for the holder's "since"
+	grace time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -84,6 +85,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.grace == 0 {
+		c.grace = grace
 	}
 	return c
 }
@@ -275,7 +279,7 @@ func (s *Store) await(ctx context.Context, done <-chan error) (left bool, err er
 		return false, err
 	case <-ctx.Done():
 	}
-	t := time.NewTimer(grace)
+	t := time.NewTimer(s.cfg.grace)
 	defer t.Stop()
 	select {
 	case err := <-done:

@@ -59,3 +59,7 @@ func TestContract(t *testing.T) {
 		})
 	}
 }
+
+func put(key, val string) func(store.Tx) error {
+	return func(tx store.Tx) error { tx.Put(key, []byte(val)); return nil }
+}
