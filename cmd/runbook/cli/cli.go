@@ -15,6 +15,9 @@ import (
 // commands is the list of commands, in the order in which help shows them.
 func commands() []spec {
 	return []spec{
+		initCommand(),
+		haltCommand(),
+		resumeCommand(),
 		versionCommand(),
 	}
 }

@@ -8,11 +8,10 @@ import (
 	"golang.org/x/term"
 )
 
-// Every variable of the environment that this program reads.
+// The variables of the environment that this program reads, besides control.EnvHalt and secrets that project.star names.
 const (
 	envProject = "RUNBOOK_PROJECT" // what --project says, if it is not given
 	envState   = "RUNBOOK_STATE"   // what --state says, if it is not given
-	envHalt    = "RUNBOOK_HALT"    // set to anything but the empty text: halted
 	envNoColor = "NO_COLOR"        // set to anything but the empty text: no colour
 	envTerm    = "TERM"            // "dumb": no colour
 )

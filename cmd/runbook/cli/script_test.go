@@ -27,13 +27,6 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
-		Setup: func(e *testscript.Env) error {
-			e.Setenv("NO_COLOR", "1")
-			e.Setenv("RUNBOOK_STATE", "")
-			e.Setenv("RUNBOOK_PROJECT", "")
-			e.Setenv("RUNBOOK_HALT", "")
-			return nil
-		},
 	})
 }
 
