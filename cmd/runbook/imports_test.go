@@ -78,9 +78,10 @@ var pure = []string{"runtime/action", "runtime/guard", "plugins/sdk/value", "plu
 
 var world = []string{"os", "os/exec", "os/signal", "net", "net/http", "syscall", "golang.org/x/sys/unix", "math/rand", "math/rand/v2", "crypto/rand"}
 
-// sdkModules is all that a plugin author has to take in.
+// sdkModules is all that a plugin author has to take in; grpc brings x/sys along anyway.
 var sdkModules = []string{
 	"github.com/hashicorp/go-plugin", "github.com/hashicorp/go-hclog", "google.golang.org/grpc", "google.golang.org/protobuf",
+	"golang.org/x/sys",
 }
 
 type pkg struct {

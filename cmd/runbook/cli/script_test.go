@@ -15,6 +15,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"runbook": func() { os.Exit(Main(os.Args[1:], System())) },
+		"waiter":  waiter,
 	})
 }
 
