@@ -1,0 +1,155 @@
+package project
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+)
+
+// maxFiles bounds a walk: a project root is a mistake, such as /, long before it has that many files.
+const maxFiles = 100_000
+
+// Runbooks returns the runbook files that the paths name, sorted, relative to the root and with slashes:
+// all of them if there are no paths. A path is a file or a directory, from the working directory or, if nothing is there,
+// from the project root; ".star" may be left out.
+//
+// A runbook is every .star file but project.star, topology.star and tests (*_test.star), and but those
+// under lib/, in the state directory, in directories whose name begins with a dot, and in other projects
+// (directories with a project.star of their own).
+func (s *Settings) Runbooks(t *Tree, paths []string) ([]string, error) {
+	if len(paths) == 0 {
+		paths = []string{t.dir}
+	}
+	var out []string
+	for _, given := range paths {
+		rel, info, err := s.locate(t, given)
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
+			if why := notRunbook(rel); why != "" {
+				return nil, problem.New(problem.Usage, "%s is not a runbook: %s", given, why)
+			}
+			out = append(out, rel)
+			continue
+		}
+		found, err := s.walk(t, rel)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 && rel != "." {
+			return nil, problem.New(problem.Usage, "there is no runbook in %s", given)
+		}
+		out = append(out, found...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// locate finds what a path on the command line means.
+func (s *Settings) locate(t *Tree, given string) (string, fs.FileInfo, error) {
+	candidates := []string{filepath.Join(t.dir, given), filepath.Join(t.dir, given+".star")}
+	if filepath.IsAbs(given) {
+		candidates = []string{given}
+	} else if abs, err := filepath.Abs(given); err == nil {
+		candidates = append([]string{abs, abs + ".star"}, candidates...)
+	}
+	for _, c := range candidates {
+		rel, ok := t.relative(c)
+		if !ok {
+			continue
+		}
+		info, err := t.root.Stat(filepath.FromSlash(rel))
+		if err == nil {
+			return rel, info, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", nil, problem.Wrap(problem.Usage, err, "open %s", given)
+		}
+	}
+	if _, err := os.Stat(given); err == nil {
+		return "", nil, problem.New(problem.Usage, "%s is not in the project %s", given, t.dir)
+	}
+	all, err := s.walk(t, ".")
+	if err != nil {
+		return "", nil, err
+	}
+	p := problem.New(problem.Usage, "there is no runbook %s%s", given, problem.DidYouMean(filepath.ToSlash(given), all))
+	if len(all) > 0 && len(all) <= 20 {
+		return "", nil, p.WithHint("the runbooks are: %s", strings.Join(all, ", "))
+	}
+	return "", nil, p
+}
+
+// relative maps an absolute path to one below the root. The path may reach the root through symbolic links.
+func (t *Tree) relative(abs string) (string, bool) {
+	for _, resolve := range []func(string) (string, error){func(p string) (string, error) { return p, nil }, filepath.EvalSymlinks} {
+		p, err1 := resolve(abs)
+		root, err2 := resolve(t.dir)
+		if err1 != nil || err2 != nil {
+			continue
+		}
+		rel, err := filepath.Rel(root, p)
+		if rel = filepath.ToSlash(rel); err == nil && fs.ValidPath(rel) {
+			return rel, true
+		}
+	}
+	return "", false
+}
+
+// walk lists the runbooks in a directory and below.
+func (s *Settings) walk(t *Tree, dir string) ([]string, error) {
+	var out []string
+	seen := 0
+	state, _ := t.relative(s.StateDir)
+	err := fs.WalkDir(t.root.FS(), dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if seen++; seen > maxFiles {
+			return problem.New(problem.Project, "%s has more than %d files: is it really the root of a project?", t.dir, maxFiles)
+		}
+		if d.IsDir() {
+			_, nested := fs.Stat(t.root.FS(), path.Join(p, File))
+			if p != dir && (skippedDir(d.Name()) || p == state || nested == nil) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if notRunbook(p) == "" {
+			out = append(out, p)
+		}
+		return nil
+	})
+	var p *problem.Problem
+	if err != nil && !errors.As(err, &p) {
+		return nil, problem.Wrap(problem.Project, err, "list the runbooks in %s", t.dir)
+	}
+	return out, err
+}
+
+func skippedDir(name string) bool { return name == "lib" || strings.HasPrefix(name, ".") }
+
+// notRunbook says why a file of the project is not a runbook, or "".
+func notRunbook(p string) string {
+	name := path.Base(p)
+	switch {
+	case path.Ext(name) != ".star":
+		return "its name does not end in .star"
+	case p == File || p == "topology.star":
+		return "it belongs to the project's settings"
+	case strings.HasSuffix(name, "_test.star"):
+		return "it is a test"
+	case slices.ContainsFunc(strings.Split(path.Dir(p), "/"), func(d string) bool { return d == "lib" }):
+		return "it is in lib/, where runbooks find what they load"
+	case strings.HasPrefix(name, "."):
+		return "its name begins with a dot"
+	}
+	return ""
+}

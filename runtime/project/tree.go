@@ -1,0 +1,147 @@
+package project
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/sandbox"
+)
+
+// maxSource is the largest file that is read at all; limits(source_file=) is at most that.
+const maxSource = 4 * mib
+
+// Find walks up from a file or directory to the directory that has project.star.
+func Find(start string) (string, error) {
+	abs, err := filepath.Abs(start)
+	if err != nil {
+		return "", problem.Wrap(problem.Project, err, "find the project of %s", start)
+	}
+	for dir := abs; ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(filepath.Join(dir, File))
+		switch {
+		case err == nil && info.Mode().IsRegular():
+			return dir, nil
+		case err == nil:
+			return "", problem.New(problem.Project, "%s is not a regular file", filepath.Join(dir, File))
+		case !errors.Is(err, fs.ErrNotExist) && !isNotDir(dir):
+			return "", problem.Wrap(problem.Project, err, "find the project of %s", start)
+		}
+		if dir == filepath.Dir(dir) {
+			return "", problem.New(problem.Project, "there is no %s in %s or above", File, abs).
+				WithHint("make a project: runbook init DIR")
+		}
+	}
+}
+
+// isNotDir says whether a path is something else than a directory, so that nothing can be below it.
+func isNotDir(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && !info.IsDir()
+}
+
+// Tree hands out the files of a project. Nothing outside of its root can be read through it, whatever
+// path or symbolic link is followed.
+type Tree struct {
+	dir  string
+	root *os.Root
+}
+
+var _ sandbox.Source = (*Tree)(nil)
+
+// Open opens the project at root. The caller closes it.
+func Open(root string) (*Tree, error) {
+	abs, err := filepath.Abs(root)
+	if err != nil {
+		return nil, problem.Wrap(problem.Project, err, "open project %s", root)
+	}
+	r, err := os.OpenRoot(abs)
+	if err != nil {
+		return nil, problem.Wrap(problem.Project, err, "open project %s", root)
+	}
+	return &Tree{dir: abs, root: r}, nil
+}
+
+// Root is the absolute path of the project.
+func (t *Tree) Root() string { return t.dir }
+
+// Close releases the root.
+func (t *Tree) Close() error { return t.root.Close() }
+
+// Read implements sandbox.Source.
+func (t *Tree) Read(name string) ([]byte, error) {
+	bad := func(format string, args ...any) error {
+		return problem.New(problem.Load, "%s: %s", name, fmt.Sprintf(format, args...))
+	}
+	if !fs.ValidPath(name) || name == "." || path.Ext(name) != ".star" {
+		return nil, bad("not the path of a .star file below the project root")
+	}
+	local := filepath.FromSlash(name)
+	// A look before opening, because opening a named pipe waits for somebody to write.
+	if info, err := t.root.Stat(local); err != nil {
+		return nil, t.notReadable(name, err)
+	} else if !info.Mode().IsRegular() {
+		return nil, bad("not a regular file")
+	}
+	f, err := t.root.Open(local)
+	if err != nil {
+		return nil, t.notReadable(name, err)
+	}
+	defer f.Close() //nolint:errcheck // read only
+	info, err := f.Stat()
+	if err != nil {
+		return nil, t.notReadable(name, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, bad("not a regular file")
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxSource+1))
+	if err != nil {
+		return nil, t.notReadable(name, err)
+	}
+	if int64(len(text)) > maxSource {
+		return nil, bad("more than %s", formatSize(maxSource))
+	}
+	return text, nil
+}
+
+func (t *Tree) notReadable(name string, err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	p := problem.Wrap(problem.Load, err, "open %s", name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		p = problem.New(problem.Load, "there is no file %s%s", name, problem.DidYouMean(name, t.starFiles()))
+	case strings.Contains(err.Error(), "escapes"):
+		p = problem.New(problem.Load, "%s is a link that leads out of the project", name).
+			WithHint("copy the file into the project")
+	}
+	return p.At(value.Pos{})
+}
+
+// starFiles lists the .star files below the root, for hints; what cannot be read is left out.
+func (t *Tree) starFiles() []string {
+	var out []string
+	_ = fs.WalkDir(t.root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || len(out) >= 1000 {
+			return fs.SkipAll
+		}
+		if d.IsDir() && p != "." && strings.HasPrefix(d.Name(), ".") {
+			return fs.SkipDir
+		}
+		if strings.HasSuffix(p, ".star") {
+			out = append(out, p)
+		}
+		return nil
+	})
+	return out
+}

@@ -1,0 +1,159 @@
+package project
+
+import (
+	"strings"
+	"time"
+
+	"github.com/seed1de3961f/runbook/builtins/kit"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/sandbox"
+)
+
+// File is the name of the settings file at the root of a project.
+const File = "project.star"
+
+// Vocabulary sorts families by what they are: those without a name are written as they are, those that
+// only declare stand behind their name, all others are capabilities under ctx.
+func Vocabulary(families []kit.Family) sandbox.Vocabulary {
+	var v sandbox.Vocabulary
+	for _, f := range families {
+		switch {
+		case f.Name == "":
+			v.Declarations = append(v.Declarations, f.Functions...)
+		case len(f.Functions) > 0 && onlyDeclares(f):
+			v.Modules = append(v.Modules, f)
+		default:
+			v.Families = append(v.Families, f)
+		}
+	}
+	return v
+}
+
+func onlyDeclares(f kit.Family) bool {
+	for _, fn := range f.Functions {
+		if fn.Kind != kit.Declare {
+			return false
+		}
+	}
+	return true
+}
+
+// declaration finds a declaration of a vocabulary by its full name, such as "param.int".
+func declaration(v sandbox.Vocabulary) func(name string) (kit.Function, bool) {
+	return func(name string) (kit.Function, bool) {
+		module, rest, dotted := strings.Cut(name, ".")
+		if !dotted {
+			return kit.Family{Functions: v.Declarations}.Lookup(name)
+		}
+		for _, m := range v.Modules {
+			if m.Name == module {
+				return m.Lookup(rest)
+			}
+		}
+		return kit.Function{}, false
+	}
+}
+
+// Families is the vocabulary of project.star: the source of its reference page.
+func Families() []kit.Family {
+	return []kit.Family{
+		{Doc: "The settings of a project, in project.star at its root.", Functions: []kit.Function{
+			projectFn(), connectionFn(), policyFn(), rateFn(), webhookFn(), limitsFn(),
+		}},
+		{Name: "secret", Doc: "Secrets by reference: the value is read when it is needed, and is never written down.", Functions: []kit.Function{
+			{
+				Name: "env", Kind: kit.Declare, Positional: 1, Doc: "A secret in an environment variable of the engine.",
+				Params: []kit.Param{{Name: "name", Type: kit.StringT, Required: true, Doc: "name of the variable; it must be set and not empty"}},
+			},
+			{
+				Name: "file", Kind: kit.Declare, Positional: 1, Doc: "A secret in a file that not everybody may read. One line break at its end is dropped.",
+				Params: []kit.Param{{Name: "path", Type: kit.StringT, Required: true, Doc: "path of the file, from the project root if it is not absolute; at most 64 KiB"}},
+			},
+		}},
+	}
+}
+
+var secretRecords = []string{"secret.env", "secret.file"}
+
+func projectFn() kit.Function {
+	return kit.Function{
+		Name: "project", Kind: kit.Declare, Doc: "The settings of the project. project.star has exactly one.",
+		Params: []kit.Param{
+			{Name: "metrics", Type: kit.Any, Record: []string{"connection"}, Required: true, Doc: `where metrics are read: connection("prometheus", config = {"url": ...})`},
+			{Name: "state", Type: kit.StringT, Default: value.String("state"), Doc: "the state directory, from the project root if it is not absolute; made by runbook init"},
+			{Name: "connections", Type: kit.List, Record: []string{"connection"}, Doc: "where plugins act; none if not given, and then nothing can act"},
+			{Name: "policy", Type: kit.Any, Record: []string{"policy"}, Doc: "the limits of every runbook; the ones that ship if not given"},
+			{Name: "notify", Type: kit.List, Record: []string{"webhook"}, Doc: "who is called when a person is needed; nobody if not given, and then notices wait in runbook status"},
+			{Name: "sampling", Type: kit.Duration, Default: value.Duration(15 * time.Second), Doc: "the step at which a symptom's past is looked at; best the scrape interval"},
+			{Name: "max_age", Type: kit.Duration, Default: value.Duration(3 * time.Minute), Doc: "a sample older than this is stale and says nothing: its target is unknown"},
+			{Name: "deadline", Type: kit.Duration, Default: value.Duration(10 * time.Minute), Doc: "how long one run may take; no action starts whose timeout does not fit into what is left"},
+			{Name: "heartbeat", Type: kit.StringT, Doc: "a file for node_exporter's textfile collector, ending in .prom, written after each completed run; none if not given"},
+			{Name: "heartbeat_url", Type: kit.Any, Doc: "a URL, as text or secret, that is asked for after each completed run; none if not given"},
+			{Name: "limits", Type: kit.Any, Record: []string{"limits"}, Doc: "what a runbook file may use while it is read and evaluated; the ones that ship if not given"},
+		},
+	}
+}
+
+func connectionFn() kit.Function {
+	return kit.Function{
+		Name: "connection", Kind: kit.Declare, Positional: 1,
+		Doc: "Where a plugin acts or asks. An action goes to the one connection of its plugin whose labels its target has; without one it is refused.",
+		Params: []kit.Param{
+			{Name: "plugin", Type: kit.StringT, Required: true, Doc: "name of the plugin"},
+			{Name: "name", Type: kit.StringT, Doc: "name of the connection, unique in the project; the plugin's if not given"},
+			{Name: "match", Type: kit.Labels, Doc: "the labels that a target must have, all of them; required, except for metrics"},
+			{Name: "config", Type: kit.Dict, Doc: "the plugin's settings, which runbook plugin describe NAME lists; the plugin's defaults if not given"},
+		},
+	}
+}
+
+func policyFn() kit.Function {
+	return kit.Function{
+		Name: "policy", Kind: kit.Declare, Doc: "The limits of every runbook. A runbook may be stricter, never looser.",
+		Params: []kit.Param{
+			{Name: "mode", Type: kit.StringT, Default: value.String("auto"), Doc: `how far any runbook may go: "shadow", "recommend", "approve" or "auto"; the more careful of this and the runbook's applies`},
+			{Name: "severity", Type: kit.StringT, Default: value.String("warning"), Doc: `the worst problem that may be acted on automatically: "info", "warning" or "critical"`},
+			{Name: "cooldown", Type: kit.Duration, Default: value.Duration(time.Hour), Doc: "how long an action rests on a target after it started"},
+			{Name: "attempts", Type: kit.Int, Default: value.Int(2), Doc: "how many attempts one problem of one target gets before a person is called"},
+			{Name: "rates", Type: kit.List, Record: []string{"rate"}, Doc: `how many attempts may start, over all runbooks; rate(3, per = "10m") and rate(10, per = "1h") if not given`},
+			{Name: "open", Type: kit.Int, Default: value.Int(1), Doc: "how many attempts may be open at once"},
+			{Name: "open_per_fleet", Type: kit.Int, Default: value.Int(1), Doc: "how many attempts may be open at once in one fleet"},
+			{Name: "fleet_share", Type: kit.Int, Default: value.Int(20), Doc: "the percentage of a fleet, from 0 to 100, that may be bad at once for anything to act; rounded down, but one target always may"},
+			{Name: "settle", Type: kit.Duration, Default: value.Duration(2 * time.Minute), Doc: "how long a target rests after an attempt that is not verified"},
+		},
+	}
+}
+
+func rateFn() kit.Function {
+	return kit.Function{
+		Name: "rate", Kind: kit.Declare, Positional: 1, Doc: "A limit on how many attempts may start in any window of a length.",
+		Params: []kit.Param{
+			{Name: "count", Type: kit.Int, Required: true, Doc: "how many may start; the next one is refused"},
+			{Name: "per", Type: kit.Duration, Required: true, Doc: "length of the window"},
+		},
+	}
+}
+
+func webhookFn() kit.Function {
+	return kit.Function{
+		Name: "webhook", Kind: kit.Declare, Positional: 1, Doc: "A notification route: each notice is sent to it as JSON by HTTP POST.",
+		Params: []kit.Param{
+			{Name: "url", Type: kit.Any, Required: true, Doc: "where to, http or https, as text or secret"},
+			{Name: "owners", Type: kit.Strings, Doc: "the owners whose notices go here; everybody's if not given"},
+			{Name: "headers", Type: kit.Dict, Doc: "HTTP headers by name, as text or secrets; none if not given"},
+		},
+	}
+}
+
+func limitsFn() kit.Function {
+	return kit.Function{
+		Name: "limits", Kind: kit.Declare, Doc: "What the worker process that reads and evaluates a runbook may use.",
+		Params: []kit.Param{
+			{Name: "steps", Type: kit.Int, Default: value.Int(10_000_000), Doc: "steps of the language in one evaluation"},
+			{Name: "time", Type: kit.Duration, Default: value.Duration(30 * time.Second), Doc: "the script's own time in one evaluation, without waiting for queries and actions"},
+			{Name: "memory", Type: kit.StringT, Default: value.String("128MiB"), Doc: "memory of the script, at least 64MiB; units are KiB, MiB and GiB"},
+			{Name: "source_file", Type: kit.StringT, Default: value.String("256KiB"), Doc: "size of one file, at most 4MiB"},
+			{Name: "source", Type: kit.StringT, Default: value.String("1MiB"), Doc: "size of a file with everything that it loads, at most 16MiB"},
+		},
+	}
+}
