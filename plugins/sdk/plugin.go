@@ -259,3 +259,8 @@ func (p *Plugin) checkName(what, name string) {
 		p.errs = append(p.errs, fmt.Errorf("%s name %q must be lower-case letters, digits and _", what, name))
 	}
 }
+
+// ConfigVar is ConfigFunc for a plugin that keeps its settings in a variable.
+func ConfigVar[C any](p *Plugin, c *C) {
+	ConfigFunc(p, func(_ context.Context, got C) error { *c = got; return nil })
+}

@@ -80,7 +80,8 @@ func (p *Plugin) Serve(ctx context.Context) error {
 	for {
 		select {
 		case <-served:
-			return nil
+			end(errors.New("the engine ended the plugin"))
+			served = nil // the next round waits for what is still running
 		case <-term:
 			calls.finish()
 		case <-calls.idle:

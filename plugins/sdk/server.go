@@ -54,7 +54,7 @@ func (s *server) configure(ctx context.Context, c *pluginpb.Dict) error {
 		}
 		return nil
 	}
-	ctx, cancel := s.bounded(ctx, 0)
+	ctx, cancel := s.bounded(ctx, until(ctx))
 	defer cancel()
 	return s.p.configure(ctx, config)
 }
@@ -72,7 +72,7 @@ func (s *server) query(ctx context.Context, r *pluginpb.QueryRequest) (*pluginpb
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := s.bounded(ctx, 0)
+	ctx, cancel := s.bounded(ctx, until(ctx))
 	defer cancel()
 	v, err := f.query(ctx, args)
 	if err != nil {
@@ -89,7 +89,7 @@ func (s *server) Plan(ctx context.Context, r *pluginpb.PlanRequest) (*pluginpb.P
 	if err != nil {
 		return &pluginpb.PlanResponse{Diagnostics: diagnostics(err)}, nil
 	}
-	ctx, cancel := s.bounded(ctx, 0)
+	ctx, cancel := s.bounded(ctx, until(ctx))
 	defer cancel()
 	plan, err := f.plan(ctx, target(r.GetTarget()), args)
 	if err != nil {
@@ -112,7 +112,7 @@ func (s *server) Probe(ctx context.Context, r *pluginpb.ProbeRequest) (*pluginpb
 	if f.probe == nil {
 		return &pluginpb.ProbeResponse{State: pluginpb.ProbeState_PROBE_STATE_UNKNOWN, Message: "this action cannot be probed"}, nil
 	}
-	ctx, cancel := s.bounded(ctx, 0)
+	ctx, cancel := s.bounded(ctx, until(ctx))
 	defer cancel()
 	a, err := f.probe(ctx, Probe{Target: target(r.GetTarget()), Key: r.GetKey(), Receipt: r.GetReceipt()}, args)
 	if err != nil {
@@ -138,7 +138,7 @@ func (s *server) Execute(stream pluginpb.Plugin_ExecuteServer) error {
 	if req == nil {
 		return status.Error(codes.InvalidArgument, "the first message must be the request")
 	}
-	ctx, cancel := s.bounded(stream.Context(), inTime(time.Duration(req.GetTimeoutNs())))
+	ctx, cancel := s.bounded(stream.Context(), max(1, time.Duration(req.GetTimeoutNs()))) // unset reads as the strictest: over
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -167,14 +167,6 @@ func (s *server) Execute(stream pluginpb.Plugin_ExecuteServer) error {
 		return nil
 	}
 	return c.send(&pluginpb.ExecuteEvent{Event: &pluginpb.ExecuteEvent_Finished{Finished: fin}})
-}
-
-// inTime leaves the plugin a moment to say how far it came before the host kills it.
-func inTime(left time.Duration) time.Duration {
-	if left <= 0 {
-		return time.Nanosecond // already over: the strictest reading of an unset timeout
-	}
-	return left - min(left/10, time.Second)
 }
 
 // listen reads what the host says after the request.
@@ -264,17 +256,29 @@ func (s *server) find(name string, args *pluginpb.Dict, kinds ...Kind) (*functio
 	return nil, nil, problem.New(problem.PluginFailed, "plugin %s has no %s %q", s.p.manifest.Name, kinds[0], name)
 }
 
-// bounded is ctx that ends with the host too, and after left if that is not 0.
+// bounded is ctx that ends with the host too, and a margin before left is over if that is not 0: what remains is for ending
+// commands and saying how far it came, before the host kills the process.
 func (s *server) bounded(ctx context.Context, left time.Duration) (context.Context, context.CancelFunc) {
 	ctx, stop := context.WithCancelCause(ctx)
 	detach := context.AfterFunc(s.base, func() { stop(context.Cause(s.base)) })
 	cancel := func() { detach(); stop(nil) }
-	if left > 0 {
-		var cancelTime context.CancelFunc
-		ctx, cancelTime = context.WithTimeout(ctx, left)
-		return ctx, func() { cancelTime(); cancel() }
+	if left <= 0 {
+		return ctx, cancel
 	}
-	return ctx, cancel
+	margin := min(left/10, time.Second)
+	ctx, cancelTime := context.WithTimeout(context.WithValue(ctx, marginKey{}, margin), left-margin)
+	return ctx, func() { cancelTime(); cancel() }
+}
+
+// marginKey is the context key of how much time there is after the context's end.
+type marginKey struct{}
+
+// until is what is left of ctx, 0 if it has no end.
+func until(ctx context.Context) time.Duration {
+	if d, ok := ctx.Deadline(); ok {
+		return max(1, time.Until(d))
+	}
+	return 0
 }
 
 func target(t *pluginpb.Target) Target {

@@ -26,7 +26,8 @@ type Host interface {
 	// Manifest describes a plugin, from the cache if the binary is unchanged.
 	Manifest(ctx context.Context, plugin string) (sdk.Manifest, error)
 	Query(ctx context.Context, c Connection, function string, args value.Dict) (value.Value, error)
-	// Execute begins an action and returns once the plugin has said Started or ended without it.
+	// Execute begins an action and returns once the plugin has said Started or ended without it. An error means that the
+	// effect has certainly not happened.
 	Execute(ctx context.Context, c Connection, x Execute) (Execution, error)
 	Probe(ctx context.Context, c Connection, p Probe) (ProbeResult, error)
 	Close()
@@ -77,3 +78,24 @@ type ProbeResult struct {
 	State   action.StepState // ResolvedDone, ResolvedNotDone, or InDoubt if it cannot tell
 	Message string
 }
+
+// Planner tells what an action would do, for a dry run. It has no effect.
+type Planner interface {
+	Plan(ctx context.Context, c Connection, p Plan) (PlanResult, error)
+}
+
+// Plan asks what an action would do.
+type Plan struct {
+	Function string
+	Args     value.Dict
+	Target   action.Target
+}
+
+// PlanResult is the answer.
+type PlanResult struct {
+	NoChange bool
+	Changes  []PlannedChange
+}
+
+// PlannedChange is one thing that an action would change.
+type PlannedChange struct{ What, Before, After string }

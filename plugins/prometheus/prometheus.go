@@ -1,0 +1,271 @@
+// Package prometheus is the plugin that asks a Prometheus, or what speaks its HTTP API.
+//
+// Promise: an answer is complete or it is an error. A partial answer, one that is too large, one that is no Prometheus's,
+// each is an error that names the server without its credentials.
+package prometheus
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/api"
+	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/model"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+)
+
+// maxPoints bounds an answer.
+const maxPoints = 100_000
+
+type config struct {
+	URL           string            `rb:"url,required" doc:"address, such as https://prometheus.example:9090"`
+	Timeout       time.Duration     `rb:"timeout" default:"10s" doc:"how long one question may take"`
+	BearerToken   string            `rb:"bearer_token,sensitive" doc:"sent as Authorization: Bearer"`
+	BasicUser     string            `rb:"basic_user" doc:"user of HTTP basic authentication"`
+	BasicPassword string            `rb:"basic_password,sensitive" doc:"password of HTTP basic authentication"`
+	CAFile        string            `rb:"ca_file" doc:"PEM file with the authority that signed the server's certificate; default: the system's"`
+	Headers       map[string]string `rb:"headers,sensitive" doc:"further headers, such as X-Scope-OrgID"`
+}
+
+type instantArgs struct {
+	Expr string      `rb:"expr,required,positional" doc:"PromQL"`
+	At   value.Value `rb:"at" doc:"the evaluation time: a time, or text as 2026-03-01T10:20:00Z; default: the server's now"`
+}
+
+type rangeArgs struct {
+	Expr  string        `rb:"expr,required,positional" doc:"PromQL"`
+	Start value.Value   `rb:"start,required" doc:"the first evaluation time"`
+	End   value.Value   `rb:"end,required" doc:"the last evaluation time"`
+	Step  time.Duration `rb:"step,required" doc:"time between two evaluations"`
+}
+
+// New makes the plugin.
+func New() *sdk.Plugin {
+	x := &plugin{}
+	p := sdk.New("prometheus", "1", "Ask a Prometheus, or what speaks its HTTP API.")
+	sdk.ConfigFunc(p, x.configure)
+	sdk.QueryFunc(p, "instant", "The value of an expression at one time: a list of {labels, points}, points a list of [time, value].",
+		x.instant, sdk.Timeout(30*time.Second, 5*time.Minute), sdk.Capabilities("net"))
+	sdk.QueryFunc(p, "range", "The values of an expression over a time: a list of {labels, points}, points a list of [time, value].",
+		x.queryRange, sdk.Timeout(30*time.Second, 5*time.Minute), sdk.Capabilities("net"))
+	return p
+}
+
+type plugin struct {
+	api     promv1.API
+	server  string // the address without credentials, for messages
+	timeout time.Duration
+	secrets []string
+}
+
+func (x *plugin) configure(_ context.Context, c config) error {
+	u, err := url.Parse(c.URL)
+	switch {
+	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https":
+		return problem.New(problem.Project, "url: not an http or https address").WithHint(`write url="https://prometheus.example:9090"`)
+	case u.User != nil:
+		return problem.New(problem.Project, "url: it contains credentials, which would show in messages").
+			WithHint("use basic_user and basic_password")
+	case c.BearerToken != "" && (c.BasicUser != "" || c.BasicPassword != ""):
+		return problem.New(problem.Project, "bearer_token and basic_user exclude each other")
+	case strings.ContainsAny(c.BearerToken, "\r\n"):
+		return problem.New(problem.Project, "bearer_token: it contains a line break").WithHint("remove the one at the end of the file")
+	case c.Timeout <= 0:
+		return problem.New(problem.Project, "timeout: it must be positive")
+	}
+	roots := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return problem.New(problem.Project, "ca_file: %v", err)
+		}
+		roots.RootCAs = x509.NewCertPool()
+		if !roots.RootCAs.AppendCertsFromPEM(pem) {
+			return problem.New(problem.Project, "ca_file: %s has no certificate in PEM", c.CAFile)
+		}
+	}
+	x.server, x.timeout = strings.TrimSuffix((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), "/"), c.Timeout
+	x.secrets = []string{c.BearerToken, c.BasicPassword}
+	for _, v := range c.Headers {
+		x.secrets = append(x.secrets, v)
+	}
+	client, err := api.NewClient(api.Config{Address: c.URL, Client: &http.Client{
+		Transport: &transport{
+			config: c, server: x.server,
+			// No proxy from the environment: there is none. The rest as in http.DefaultTransport.
+			next: &http.Transport{TLSClientConfig: roots, ForceAttemptHTTP2: true, MaxIdleConns: 4, IdleConnTimeout: 90 * time.Second},
+		},
+		// A redirect is mostly the way to a login page, and would carry the token elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}})
+	if err != nil {
+		return problem.New(problem.Project, "url: %v", err)
+	}
+	x.api = promv1.NewAPI(client)
+	return nil
+}
+
+func (x *plugin) instant(ctx context.Context, a instantArgs) (value.List, error) {
+	at, err := instantOf("at", a.At)
+	if err != nil {
+		return nil, err
+	}
+	return x.ask(ctx, func(ctx context.Context) (model.Value, promv1.Warnings, error) {
+		v, w, _, err := x.api.Query(ctx, a.Expr, at, promv1.WithTimeout(x.timeout))
+		return v, w, err
+	})
+}
+
+func (x *plugin) queryRange(ctx context.Context, a rangeArgs) (value.List, error) {
+	start, err := instantOf("start", a.Start)
+	if err != nil {
+		return nil, err
+	}
+	end, err := instantOf("end", a.End)
+	if err != nil {
+		return nil, err
+	}
+	if a.Step <= 0 || end.Before(start) {
+		return nil, problem.New(problem.Argument, "range: start must not be after end, and step must be positive")
+	}
+	return x.ask(ctx, func(ctx context.Context) (model.Value, promv1.Warnings, error) {
+		v, w, _, err := x.api.QueryRange(ctx, a.Expr, promv1.Range{Start: start, End: end, Step: a.Step}, promv1.WithTimeout(x.timeout))
+		return v, w, err
+	})
+}
+
+// ask asks once, within the connection's timeout, and accepts only a complete answer.
+func (x *plugin) ask(ctx context.Context, q func(context.Context) (model.Value, promv1.Warnings, error)) (value.List, error) {
+	limited, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	v, warnings, err := q(limited)
+	switch {
+	case err != nil && ctx.Err() == nil && limited.Err() != nil:
+		err = problem.New(problem.MetricsSource, "%s: no answer within %s", x.server, x.timeout).
+			WithHint("raise the connection's timeout, or ask for less")
+	case err != nil:
+		err = explain(x.server, err)
+	case len(warnings) > 0:
+		err = problem.New(problem.MetricsSource, "%s: the answer is partial: %s", x.server, clip(strings.Join(warnings, "; "), 500))
+	}
+	if err != nil {
+		return nil, x.hide(err)
+	}
+	return convert(x.server, v)
+}
+
+// hide takes secrets out of what a server may have echoed.
+func (x *plugin) hide(err error) error {
+	var p *problem.Problem
+	if !errors.As(err, &p) {
+		p = problem.New(problem.MetricsSource, "%s", err)
+	}
+	for _, s := range x.secrets {
+		if s != "" {
+			p.Message = strings.ReplaceAll(p.Message, s, "[hidden]")
+		}
+	}
+	return p
+}
+
+// instantOf is a time from a time or its text; none is the zero time.
+func instantOf(name string, v value.Value) (time.Time, error) {
+	switch v := v.(type) {
+	case nil, value.Null:
+		return time.Time{}, nil
+	case value.Time:
+		return time.Time(v), nil
+	case value.String:
+		t, err := time.Parse(time.RFC3339, string(v))
+		if err != nil {
+			return time.Time{}, problem.New(problem.Argument, "%s: %q is not a time such as 2026-03-01T10:20:00Z", name, clip(string(v), 80))
+		}
+		return t, nil
+	}
+	return time.Time{}, problem.New(problem.Argument, "%s: must be a time, got %s", name, v.Kind())
+}
+
+// convert makes the compact form. NaN and infinities stay what they are: the engine decides about them.
+func convert(server string, v model.Value) (value.List, error) {
+	out := value.List{}
+	total := 0
+	add := func(m model.Metric, points []model.SamplePair, histograms int) error {
+		if histograms > 0 {
+			return problem.New(problem.MetricsSource, "%s: the answer has native histograms, which have no single value", server).
+				WithHint("use histogram_quantile, histogram_avg or histogram_count in the expression")
+		}
+		if total += len(points); total > maxPoints {
+			return tooLarge(server)
+		}
+		labels := make(map[string]string, len(m))
+		for k, l := range m {
+			labels[string(k)] = string(l)
+		}
+		ps := make(value.List, 0, len(points))
+		for _, p := range points {
+			ps = append(ps, value.List{value.Time(p.Timestamp.Time().UTC()), value.Float(p.Value)})
+		}
+		out = append(out, value.Dict{
+			{Key: value.String("labels"), Value: value.Strings(labels)}, {Key: value.String("points"), Value: ps},
+		})
+		return nil
+	}
+	var err error
+	switch v := v.(type) {
+	case model.Vector:
+		for _, s := range v {
+			n := 0
+			if s.Histogram != nil {
+				n = 1
+			}
+			err = errors.Join(err, add(s.Metric, []model.SamplePair{{Timestamp: s.Timestamp, Value: s.Value}}, n))
+			if err != nil {
+				return nil, err
+			}
+		}
+	case model.Matrix:
+		for _, s := range v {
+			if err := add(s.Metric, s.Values, len(s.Histograms)); err != nil {
+				return nil, err
+			}
+		}
+	case *model.Scalar:
+		err = add(nil, []model.SamplePair{{Timestamp: v.Timestamp, Value: v.Value}}, 0)
+	default:
+		err = problem.New(problem.Query, "%s: the expression is a %s, not numbers", server, typeOf(v))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func typeOf(v model.Value) string {
+	if v == nil {
+		return "nothing"
+	}
+	return fmt.Sprint(v.Type())
+}
+
+func tooLarge(server string) error {
+	return problem.New(problem.MetricsSource, "%s: the answer is too large (at most %d points and %d MiB)", server, maxPoints, maxBody>>20).
+		WithHint("aggregate in the expression, or ask for a shorter time or a longer step")
+}
+
+func clip(s string, n int) string {
+	if len(s) > n {
+		return strings.ToValidUTF8(s[:n], "") + "..."
+	}
+	return s
+}

@@ -1,0 +1,272 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/go-plugin/runner"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
+	"github.com/seed1de3961f/runbook/runtime/action"
+)
+
+// process is one plugin process, from before its start to after its end.
+type process struct {
+	host   *Plugins
+	name   string
+	config *pluginpb.Dict // nil: describe only
+	want   *sdk.Manifest  // what it must say about itself; nil: anything
+	secret redactor
+	stderr *tail
+
+	ready    chan struct{} // closed once started or failed
+	startErr error
+	group    atomic.Pointer[group]
+	client   atomic.Pointer[goplugin.Client]
+	stopped  atomic.Bool
+	rpc      pluginpb.PluginClient
+	manifest sdk.Manifest
+
+	// Guarded by the pool.
+	users   int
+	alone   bool
+	retired bool
+}
+
+func newProcess(pl *pool) *process {
+	return &process{
+		host: pl.host, name: pl.conn.Plugin, config: pl.config, want: &pl.manifest, secret: newRedactor(pl.manifest, pl.conn.Config),
+		stderr: newTail(), ready: make(chan struct{}),
+	}
+}
+
+// start starts, describes and configures the plugin, within the host's bound.
+func (p *process) start() {
+	defer close(p.ready)
+	began := time.Now()
+	err := p.launch()
+	if err == nil {
+		ctx, cancel := context.WithDeadline(context.Background(), began.Add(p.host.config.StartTimeout))
+		defer cancel()
+		err = p.introduce(ctx)
+	}
+	if err == nil && p.stopped.Load() {
+		err = errClosed()
+	}
+	if err != nil {
+		p.startErr = err
+		p.kill()
+	}
+}
+
+func errClosed() error { return problem.New(problem.Internal, "the plugin host is closed") }
+
+// launch starts the process and waits for the handshake.
+func (p *process) launch() error {
+	path, args, err := p.host.command(p.name)
+	if err != nil {
+		return err
+	}
+	dir, err := p.host.runDirPath()
+	if err != nil {
+		return problem.Wrap(problem.PluginFailed, err, "plugin %s: prepare a directory for its socket", p.name)
+	}
+	client := goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig:  sdk.Handshake(),
+		Plugins:          goplugin.PluginSet{sdk.ServiceName: clientPlugin{}},
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
+			g, err := newGroup(path, args, append(cmd.Env, p.host.config.Env...))
+			if err != nil {
+				return nil, err
+			}
+			p.group.Store(g)
+			if p.stopped.Load() {
+				g.kill() // dooms it
+			}
+			return g, nil
+		},
+		SkipHostEnv:      true,
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: dir},
+		StartTimeout:     p.host.config.StartTimeout,
+		Stderr:           p.stderr, SyncStdout: p.stderr, SyncStderr: p.stderr,
+		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Off}),
+		GRPCDialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(pluginpb.MaxMessage), grpc.MaxCallSendMsgSize(pluginpb.MaxMessage))},
+	})
+	p.client.Store(client)
+	// Start and Client have bounds of their own in most places; a process that is stopped between the handshake and the
+	// first answer is not one of them.
+	if err := p.bounded(func() error { _, err := client.Start(); return err }); err != nil {
+		return p.explainStart(err)
+	}
+	var rpc any
+	err = p.bounded(func() error {
+		c, err := client.Client()
+		if err == nil {
+			rpc, err = c.Dispense(sdk.ServiceName)
+		}
+		return err
+	})
+	if err != nil {
+		return p.explainStart(err)
+	}
+	p.rpc = rpc.(pluginpb.PluginClient)
+	return nil
+}
+
+var errNotInTime = errors.New("timeout")
+
+// bounded runs fn for no longer than a start may take. After a timeout the process is killed, which ends fn.
+func (p *process) bounded(fn func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	timer := time.NewTimer(p.host.config.StartTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		p.kill()
+		return errNotInTime
+	}
+}
+
+// introduce asks who it is and configures it.
+func (p *process) introduce(ctx context.Context) error {
+	d, err := p.rpc.Describe(ctx, &pluginpb.DescribeRequest{})
+	if err != nil {
+		return p.callError("describe", err)
+	}
+	if p.manifest, err = sdk.DecodeManifest(d.GetManifest()); err != nil {
+		return problem.Wrap(problem.PluginFailed, err, "plugin %s: its manifest", p.name)
+	}
+	if p.want != nil {
+		want, err := sdk.EncodeManifest(*p.want)
+		if err != nil {
+			return problem.Wrap(problem.Internal, err, "plugin %s: its manifest", p.name)
+		}
+		if !proto.Equal(want, d.GetManifest()) {
+			return problem.New(problem.PluginFailed, "plugin %s changed while this program ran: it describes itself differently", p.name).
+				WithHint("run again, so that everything is checked against the new plugin")
+		}
+	}
+	if p.config == nil {
+		return nil
+	}
+	c, err := p.rpc.Configure(ctx, &pluginpb.ConfigureRequest{Config: p.config})
+	if err != nil {
+		return p.callError("configure", err)
+	}
+	if pr := pluginpb.ToProblem(c.GetDiagnostics(), problem.Project); pr != nil {
+		return p.secret.problem(pr, "plugin %s: configure", p.name)
+	}
+	return nil
+}
+
+// ended says whether the process has ended or never came to be.
+func (p *process) ended() bool {
+	select {
+	case <-p.ready:
+	default:
+		return false
+	}
+	g := p.group.Load()
+	if p.startErr != nil || g == nil {
+		return true
+	}
+	select {
+	case <-g.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// child names the process group of a process that is ready.
+func (p *process) child() action.Child {
+	pr, _, _ := p.group.Load().process()
+	return action.Child{PID: pr.PID(), Start: pr.StartTime(), Group: pr.PID()}
+}
+
+// kill ends the process group at once and leaves the tidying to the background.
+func (p *process) kill() {
+	p.stopped.Store(true)
+	if g := p.group.Load(); g != nil {
+		g.kill()
+	}
+	go p.tidy()
+}
+
+// stop lets an idle plugin end by itself for a moment, then kills it. It waits for the end.
+func (p *process) stop() {
+	select {
+	case <-p.ready:
+		p.stopped.Store(true)
+		go p.tidy() // asks it to end
+	default:
+		p.kill() // there is nothing to be gentle with
+	}
+	g := p.group.Load()
+	if g == nil {
+		return
+	}
+	select {
+	case <-g.done:
+		return
+	case <-time.After(stopGrace):
+	}
+	g.kill()
+	select {
+	case <-g.done:
+	case <-time.After(closeWithin):
+	}
+}
+
+// tidy ends go-plugin's side. It may take as long as it likes.
+func (p *process) tidy() {
+	if c := p.client.Load(); c != nil {
+		c.Kill()
+	}
+}
+
+// clientPlugin is what go-plugin wants of a host.
+type clientPlugin struct {
+	goplugin.NetRPCUnsupportedPlugin
+}
+
+// GRPCServer implements goplugin.GRPCPlugin.
+func (clientPlugin) GRPCServer(*goplugin.GRPCBroker, *grpc.Server) error {
+	return fmt.Errorf("a host serves nothing")
+}
+
+// GRPCClient implements goplugin.GRPCPlugin.
+func (clientPlugin) GRPCClient(_ context.Context, _ *goplugin.GRPCBroker, c *grpc.ClientConn) (any, error) {
+	return pluginpb.NewPluginClient(c), nil
+}
+
+// command is how a plugin is started.
+func (h *Plugins) command(name string) (string, []string, error) {
+	if _, ok := h.bundled[name]; ok {
+		return h.config.Exe, []string{"plugin", "serve", name}, nil
+	}
+	if e, ok := h.config.External[name]; ok {
+		return e.Path, e.Args, nil
+	}
+	return "", nil, h.unknown(name)
+}
+
+func (h *Plugins) unknown(name string) error {
+	return problem.New(problem.PluginMissing, "there is no plugin %q%s", name, problem.DidYouMean(name, h.Names())).
+		WithHint("name one of the bundled plugins, or say in project.star where its file is")
+}

@@ -1,0 +1,93 @@
+package pluginhost
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+)
+
+// maxSocketDir is the longest directory in which a socket of go-plugin still has a name that a kernel accepts (108 bytes on
+// Linux, 104 elsewhere).
+const maxSocketDir = 104 - 1 - len("/plugin-dir1234567890/plugin1234567890")
+
+// runDir is the directory of this host's sockets. It is locked as long as this process lives, so that others can tell
+// whether it is still in use.
+type runDir struct {
+	path string
+	lock *os.File
+}
+
+// runDirPath makes the directory at the first use.
+func (h *Plugins) runDirPath() (string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return "", problem.New(problem.Internal, "the plugin host is closed")
+	}
+	if h.dir == nil {
+		d, err := newRunDir(h.config.RunDir)
+		if err != nil {
+			return "", err
+		}
+		h.dir = d
+	}
+	return h.dir.path, nil
+}
+
+// newRunDir makes a directory below parent and removes those of hosts that are dead.
+func newRunDir(parent string) (*runDir, error) {
+	if parent == "" || len(parent)+len("/r1234567890") > maxSocketDir {
+		parent = filepath.Join(os.TempDir(), "runbook-"+strconv.Itoa(os.Getuid()))
+	}
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return nil, err
+	}
+	if err := private(parent); err != nil {
+		return nil, err
+	}
+	// The lock of the parent keeps a directory that was just made, and is not locked yet, from being swept.
+	parentLock, err := lockFile(filepath.Join(parent, "lock"), true)
+	if err != nil {
+		return nil, err
+	}
+	defer parentLock.Close()
+	sweep(parent)
+	path, err := os.MkdirTemp(parent, "r")
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockFile(filepath.Join(path, "lock"), false)
+	if err != nil {
+		return nil, err
+	}
+	return &runDir{path: path, lock: lock}, nil
+}
+
+// ownName is how newRunDir names a directory.
+var ownName = regexp.MustCompile(`^r[0-9]+$`)
+
+// sweep removes what hosts left that ended without tidying up. What cannot be removed does no harm.
+func sweep(parent string) {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !e.IsDir() || !ownName.MatchString(e.Name()) {
+			continue
+		}
+		dir := filepath.Join(parent, e.Name())
+		if lock, err := lockFile(filepath.Join(dir, "lock"), false); err == nil {
+			_ = os.RemoveAll(dir)
+			_ = lock.Close()
+		}
+	}
+}
+
+func (d *runDir) remove() {
+	_ = os.RemoveAll(d.path)
+	_ = d.lock.Close()
+}

@@ -1,0 +1,214 @@
+package pluginhost
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-plugin/runner"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/proc"
+)
+
+// leftOpen is how long after a plugin's end something that it left behind may hold its output open.
+const leftOpen = 200 * time.Millisecond
+
+// group is go-plugin's runner over a process group of our own. go-plugin's own passes this process's standard input and has
+// no bound on stopping: https://github.com/hashicorp/go-plugin/issues/136.
+type group struct {
+	cmd      *exec.Cmd
+	lifeline *os.File // its end is our end
+	stdout   *pipe
+	stderr   *pipe
+	ends     []*os.File // the plugin's ends of the pipes
+
+	done  chan struct{}    // closed once the plugin has ended and was reaped, or could not be started
+	state *os.ProcessState // after done
+
+	mu       sync.Mutex
+	proc     *proc.Process // nil: not started
+	startErr error
+	doomed   bool // to be killed, also if it starts only now
+	killed   bool // by us, before it ended by itself
+}
+
+func newGroup(path string, args, env []string) (*group, error) {
+	g := &group{done: make(chan struct{})}
+	in, lifeline, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	g.ends, g.lifeline = []*os.File{in}, lifeline
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		g.closeAll()
+		return nil, err
+	}
+	g.ends, g.stdout = append(g.ends, outW), newPipe(outR)
+	errR, errW, err := os.Pipe()
+	if err != nil {
+		g.closeAll()
+		return nil, err
+	}
+	g.ends, g.stderr = append(g.ends, errW), newPipe(errR)
+	g.cmd = &exec.Cmd{
+		Path: path, Args: append([]string{path}, args...), Dir: string(os.PathSeparator), Stdin: in, Stdout: outW, Stderr: errW,
+		Env: append(env, sdk.EnvLifeline+"=1", sdk.EnvHost+"="+strconv.Itoa(os.Getpid())),
+	}
+	return g, nil
+}
+
+// Start implements runner.Runner.
+func (g *group) Start(context.Context) error {
+	p, err := proc.Start(g.cmd, proc.Options{NoNewPrivs: true})
+	g.mu.Lock()
+	g.proc, g.startErr = p, err
+	doomed := g.doomed
+	g.mu.Unlock()
+	if err != nil {
+		g.closeAll()
+		close(g.done)
+		return err
+	}
+	for _, f := range g.ends {
+		_ = f.Close()
+	}
+	limit(p.PID())
+	if doomed {
+		p.Kill()
+	}
+	go g.watch(p)
+	return nil
+}
+
+// watch reaps the plugin, kills what it left in its group, and bounds how long that may hold the pipes.
+func (g *group) watch(p *proc.Process) {
+	<-p.Exited()
+	p.Kill()
+	g.state, _ = p.Wait()
+	close(g.done)
+	_ = g.lifeline.Close()
+	time.AfterFunc(leftOpen, func() { _, _ = g.stdout.Close(), g.stderr.Close() })
+}
+
+// kill ends the group at once.
+func (g *group) kill() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.doomed = true
+	if g.proc == nil {
+		return
+	}
+	select {
+	case <-g.proc.Exited():
+	default:
+		g.killed = true
+	}
+	g.proc.Kill()
+}
+
+// process is nil unless it was started.
+func (g *group) process() (p *proc.Process, killed bool, startErr error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.proc, g.killed, g.startErr
+}
+
+func (g *group) closeAll() {
+	for _, f := range g.ends {
+		_ = f.Close()
+	}
+	_ = g.lifeline.Close()
+	if g.stdout != nil {
+		_ = g.stdout.Close()
+	}
+	if g.stderr != nil {
+		_ = g.stderr.Close()
+	}
+}
+
+// Wait implements runner.AttachedRunner.
+func (g *group) Wait(context.Context) error { <-g.done; return nil }
+
+// Kill implements runner.AttachedRunner. go-plugin calls it when the handshake went wrong, often a moment before the exit
+// that explains it: a plugin that closed its output gets that moment.
+func (g *group) Kill(context.Context) error {
+	select {
+	case <-g.stdout.eof:
+		select {
+		case <-g.done:
+		case <-time.After(100 * time.Millisecond):
+		}
+	default:
+	}
+	g.kill()
+	return nil
+}
+
+// Stdout implements runner.Runner.
+func (g *group) Stdout() io.ReadCloser { return g.stdout }
+
+// Stderr implements runner.Runner.
+func (g *group) Stderr() io.ReadCloser { return g.stderr }
+
+// Name implements runner.Runner.
+func (g *group) Name() string { return g.cmd.Path }
+
+// ID implements runner.AttachedRunner.
+func (g *group) ID() string {
+	p, _, _ := g.process()
+	if p == nil {
+		return ""
+	}
+	return strconv.Itoa(p.PID())
+}
+
+// Diagnose implements runner.Runner. See explainStart instead.
+func (g *group) Diagnose(context.Context) string { return "" }
+
+// PluginToHost implements runner.AddrTranslator.
+func (g *group) PluginToHost(network, addr string) (string, string, error) { return network, addr, nil }
+
+// HostToPlugin implements runner.AddrTranslator.
+func (g *group) HostToPlugin(network, addr string) (string, string, error) { return network, addr, nil }
+
+var _ runner.Runner = (*group)(nil)
+
+// pipe remembers the beginning of what is read, for the error when it is not the handshake, and when it ended.
+type pipe struct {
+	*os.File
+	eof  chan struct{}
+	mu   sync.Mutex
+	head []byte
+	once sync.Once
+}
+
+func newPipe(f *os.File) *pipe { return &pipe{File: f, eof: make(chan struct{})} }
+
+// Read implements io.Reader.
+func (f *pipe) Read(p []byte) (int, error) {
+	n, err := f.File.Read(p)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.head) < 200 {
+		f.head = append(f.head, p[:min(n, 200-len(f.head))]...)
+	}
+	if err != nil {
+		f.once.Do(func() { close(f.eof) })
+	}
+	return n, err
+}
+
+// first is the first line, cut to a length that a person reads.
+func (f *pipe) first() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	line, _, _ := bytes.Cut(f.head, []byte("\n"))
+	return string(line[:min(len(line), 80)])
+}
