@@ -178,10 +178,8 @@ func (s *Store) Scan(ctx context.Context, prefix string, reverse bool, fn func(k
 
 // Close lets go of the store for good. It waits for a transaction that is under way in another goroutine.
 func (s *Store) Close() error {
-	select {
-	case s.turn <- struct{}{}:
-	case <-time.After(s.cfg.Wait):
-		return s.cfg.busyHere(s.wedged.Load())
+	if err := s.takeTurn(context.Background()); err != nil {
+		return err
 	}
 	s.closed = true
 	err := s.letGo()
@@ -195,14 +193,8 @@ func (s *Store) begin(ctx context.Context, write bool) (*database, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	patience := time.NewTimer(s.cfg.Wait)
-	defer patience.Stop()
-	select {
-	case s.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("store: wait for a transaction of this process: %w", ctx.Err())
-	case <-patience.C:
-		return nil, s.cfg.busyHere(s.wedged.Load())
+	if err := s.takeTurn(ctx); err != nil {
+		return nil, err
 	}
 	left, err := s.ready(ctx, write)
 	if err != nil {
@@ -212,6 +204,20 @@ func (s *Store) begin(ctx context.Context, write bool) (*database, error) {
 		return nil, err
 	}
 	return s.db, nil
+}
+
+// takeTurn waits until no other transaction of this process is under way.
+func (s *Store) takeTurn(ctx context.Context) error {
+	patience := time.NewTimer(s.cfg.Wait)
+	defer patience.Stop()
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("store: wait for a transaction of this process: %w", ctx.Err())
+	case <-patience.C:
+		return s.cfg.busyHere(s.wedged.Load())
+	}
 }
 
 // ready makes s.db fit for use. left says that a goroutine took the turn over.
