@@ -27,7 +27,8 @@ type Limits struct {
 }
 
 // Vocabulary is what the files of one kind may name: the declarations at top level and, for files
-// with functions that are evaluated, the families under ctx.
+// with functions that are evaluated, the families under ctx. The functions of a family without a name are
+// attributes of ctx itself.
 type Vocabulary struct {
 	Declarations []kit.Function
 	// Modules are declarations behind a dot: "param" -> param.int(...), "secret" -> secret.env(...).
@@ -54,6 +55,24 @@ type Module struct {
 	Records []*value.Record // top-level declarations that were called as statements, in order
 	Defs    []string        // names of top-level functions
 	Closure []File          // the file and everything that it loads, sorted by path
+	// Coverage is what loading executed, for each file of the closure.
+	Coverage []Coverage
+}
+
+// Coverage says what of a file was executed in one Load or Evaluate.
+type Coverage struct {
+	Path       string `json:"path"`
+	Statements []int  `json:"statements"` // first lines of all statements, rising
+	Ran        []int  `json:"ran"`        // those that were executed
+	Conditions []Arm  `json:"conditions"` // all leaf conditions, in order of the source
+}
+
+// Arm is a leaf condition and which ways it went.
+type Arm struct {
+	Pos    value.Pos `json:"pos"`
+	Source string    `json:"source"`
+	True   bool      `json:"true,omitempty"`
+	False  bool      `json:"false,omitempty"`
 }
 
 // Context is what ctx holds besides its families.
@@ -74,6 +93,8 @@ type Result struct {
 	Steps   uint64
 	Events  []Event
 	Dropped int // events beyond the cap
+	// Coverage is what the evaluation executed, loading included. It is missing if the evaluation was cut short.
+	Coverage []Coverage
 }
 
 // Event is one thing that the evaluation did, in order: a branch with the value that decided it.
@@ -92,7 +113,8 @@ type Seen struct {
 }
 
 // Worker is one worker process. It is used by one goroutine at a time and is not usable after an
-// error that says so (Dead).
+// error that says so (Dead). It asks for each file once: what it has loaded is what it evaluates, whatever
+// happens to the file meanwhile.
 type Worker interface {
 	// Load executes the file's top level, which can only declare.
 	Load(ctx context.Context, path string, vocab Vocabulary, src Source) (Module, error)

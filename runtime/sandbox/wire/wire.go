@@ -152,18 +152,25 @@ type Arm struct {
 	False  bool      `json:"false,omitempty"`
 }
 
-// Write writes one frame in one Write call.
-func Write(w io.Writer, v any) error {
+// Encode makes one frame.
+func Encode(v any) ([]byte, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("encode frame: %w", err)
+		return nil, fmt.Errorf("encode frame: %w", err)
 	}
 	if len(body) > MaxFrame {
-		return fmt.Errorf("frame of %d bytes: at most %d", len(body), MaxFrame)
+		return nil, fmt.Errorf("frame of %d bytes: at most %d", len(body), MaxFrame)
 	}
-	frame := make([]byte, 4, 4+len(body))
-	binary.BigEndian.PutUint32(frame, uint32(len(body)))
-	if _, err := w.Write(append(frame, body...)); err != nil {
+	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body))), body...), nil
+}
+
+// Write writes one frame in one Write call.
+func Write(w io.Writer, v any) error {
+	frame, err := Encode(v)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(frame); err != nil {
 		return fmt.Errorf("write frame: %w", err)
 	}
 	return nil
@@ -187,7 +194,7 @@ func Read(r io.Reader, v any) error {
 	d := json.NewDecoder(&body)
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("decode frame: %w", err)
+		return fmt.Errorf("decode frame: %v", err) // not %w: an end of the text is not an end of the pipe
 	}
 	if d.More() {
 		return fmt.Errorf("more than one value in a frame")

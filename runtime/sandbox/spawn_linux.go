@@ -1,0 +1,62 @@
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Weak says that this system has no limits that hold whatever a script does: no action may be taken.
+const Weak = false
+
+// ownExecutable names this very binary, also if its file has been replaced or removed.
+func ownExecutable() (string, error) { return "/proc/self/exe", nil }
+
+func processAttributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+func onMainThread() bool { return unix.Gettid() == os.Getpid() }
+
+// kill ends the process and all that it may have started.
+func kill(p *os.Process) {
+	_ = unix.Kill(-p.Pid, unix.SIGKILL)
+	_ = p.Kill()
+}
+
+// sharedPage is the engine's side of a page.
+type sharedPage struct {
+	*page
+	mem  []byte
+	file *os.File
+}
+
+// newSharedPage makes a page that the worker cannot resize: reading beyond the end of a file that has shrunk would
+// kill the engine.
+func newSharedPage() (*sharedPage, error) {
+	fd, err := unix.MemfdCreate("runbook-page", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "page")
+	if err := f.Truncate(pageSize); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &sharedPage{page: newPage(mem), mem: mem, file: f}, nil
+}
+
+func (p *sharedPage) files() []*os.File { return []*os.File{p.file} }
+
+func (p *sharedPage) release() {
+	_ = unix.Munmap(p.mem)
+	_ = p.file.Close()
+}

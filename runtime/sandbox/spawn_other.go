@@ -1,0 +1,28 @@
+//go:build !linux
+
+package sandbox
+
+import (
+	"os"
+	"syscall"
+)
+
+// Weak says that this system has no limits that hold whatever a script does: no action may be taken.
+const Weak = true
+
+func ownExecutable() (string, error) { return os.Executable() }
+
+func processAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{} }
+
+func onMainThread() bool { return false }
+
+func kill(p *os.Process) { _ = p.Kill() }
+
+// sharedPage is not shared here: when a worker is killed nobody knows where it was, and a stall looks like any slow run.
+type sharedPage struct{ *page }
+
+func newSharedPage() (*sharedPage, error) { return &sharedPage{newPage(make([]byte, pageSize))}, nil }
+
+func (p *sharedPage) files() []*os.File { return nil }
+
+func (p *sharedPage) release() {}

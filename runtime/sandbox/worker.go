@@ -1,0 +1,206 @@
+package sandbox
+
+import (
+	"errors"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/sandbox/wire"
+)
+
+// WorkerCommand is the hidden command that makes the binary a worker.
+const WorkerCommand = "__worker"
+
+// The descriptors that a worker is given.
+const (
+	fdIn = 3 + iota
+	fdOut
+	fdPage
+)
+
+// The exit codes of a worker.
+const (
+	exitDone  = 0
+	exitBad   = 70 // the engine said something that is not understood
+	exitLimit = 71 // the cause is in the page
+)
+
+// ServeWorker is the worker: it reads Runs from the engine and answers them until the engine closes the pipe. It is
+// to be called in a process that a Spawner started and that has not done anything else; its result is the exit code.
+func ServeWorker() int {
+	in, out := os.NewFile(fdIn, "in"), os.NewFile(fdOut, "out")
+	if in == nil || out == nil {
+		return exitBad
+	}
+	w := &served{out: out, frames: make(chan wire.ToWorker)}
+	var first wire.ToWorker
+	if err := wire.Read(in, &first); err != nil || first.Hello == nil {
+		return exitBad
+	}
+	w.hello = *first.Hello
+	if err := w.confine(); err != nil {
+		// Whether the engine hears it or not, nothing is evaluated.
+		_ = w.send(wire.FromWorker{Ready: &wire.Ready{Error: err.Error()}})
+		return exitLimit
+	}
+	if w.send(wire.FromWorker{Ready: &wire.Ready{}}) != nil {
+		return exitBad
+	}
+	go w.read(in)
+	for m := range w.frames {
+		if m.Run == nil || m.Run.Vocabulary == nil && w.vocab == nil {
+			return exitBad
+		}
+		if m.Run.Vocabulary != nil {
+			w.vocab = m.Run.Vocabulary
+		}
+		if err := w.run(m.Run); err != nil {
+			return exitBad
+		}
+	}
+	return exitDone
+}
+
+// served is the worker's side of the pipes.
+type served struct {
+	hello  wire.Hello
+	out    *os.File
+	frames chan wire.ToWorker
+	vocab  *wire.Vocabulary
+	page   *page
+	base   uint64 // bytes of heap before any script
+	busy   atomic.Bool
+}
+
+// confine sets every limit of the process. It runs before any script is read.
+func (w *served) confine() error {
+	debug.SetTraceback("none")
+	debug.SetMaxStack(maxStack)
+	w.base = heap()
+	debug.SetMemoryLimit(int64(w.base) + w.hello.Memory*3/4)
+	p, err := confineProcess(w.hello)
+	if err != nil {
+		return err
+	}
+	w.page = p
+	go w.watch()
+	return nil
+}
+
+func heap() uint64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// watch ends the process when its heap is over the limit. What grows faster than it looks meets RLIMIT_DATA.
+func (w *served) watch() {
+	limit := w.base + uint64(w.hello.Memory)
+	for range time.Tick(time.Millisecond) {
+		if !w.busy.Load() || heap() <= limit {
+			continue
+		}
+		runtime.GC() // only what is in use counts
+		if heap() > limit {
+			w.page.cause(causeMemory)
+			os.Exit(exitLimit)
+		}
+	}
+}
+
+// read passes frames on. When the engine is gone there is nothing left to do, in whatever the script is.
+func (w *served) read(in io.Reader) {
+	for {
+		var m wire.ToWorker
+		err := wire.Read(in, &m)
+		switch {
+		case errors.Is(err, io.EOF):
+			os.Exit(exitDone)
+		case err != nil:
+			os.Exit(exitBad)
+		}
+		w.frames <- m
+	}
+}
+
+func (w *served) send(m wire.FromWorker) error { return wire.Write(w.out, m) }
+
+// run answers one Run. An error means that the pipes are of no use any more.
+func (w *served) run(r *wire.Run) error {
+	renewTime(w.hello)
+	w.busy.Store(true)
+	defer w.busy.Store(false)
+	s := newSession(w, w.vocab, w.hello.Steps)
+	done := w.evaluate(s, r)
+	done.Steps = s.thread.ExecutionSteps()
+	done.Events = s.tracer.take()
+	done.Coverage = s.tracer.coverage(s.paths)
+	err := w.send(wire.FromWorker{Done: &done})
+	if err == nil {
+		return nil
+	}
+	// Too large: the outcome counts more than the coverage.
+	p := problem.New(problem.Limit, "what %s declares or reports is larger than %s", r.Path, size(wire.MaxFrame)).At(value.Pos{File: r.Path})
+	return w.send(wire.FromWorker{Done: &wire.Done{Problem: p, Steps: done.Steps}})
+}
+
+func (w *served) evaluate(s *session, r *wire.Run) (done wire.Done) {
+	defer func() {
+		if x := recover(); x != nil {
+			done = wire.Done{Problem: panicProblem(x, w.hello.Memory).At(w.page.pos(s.paths))}
+		}
+	}()
+	done, err := s.run(r)
+	if errors.Is(err, errStopped) {
+		return wire.Done{Stopped: true}
+	}
+	if err != nil {
+		return wire.Done{Problem: s.explain(err)}
+	}
+	return done
+}
+
+// load implements engine.
+func (w *served) load(path string, pos value.Pos) (string, error) {
+	if err := w.send(wire.FromWorker{Load: &wire.Load{Path: path, Pos: pos}}); err != nil {
+		return "", err
+	}
+	m := <-w.frames
+	if m.Source == nil {
+		os.Exit(exitBad)
+	}
+	if m.Source.Stop {
+		return "", errStopped
+	}
+	return m.Source.Text, nil
+}
+
+// call implements engine.
+func (w *served) call(c wire.Call) (value.Value, error) {
+	if err := w.send(wire.FromWorker{Call: &c}); err != nil {
+		return nil, problem.New(problem.Limit, "%s.%s: the arguments are too large: %v", c.Family, c.Function, err).At(c.Pos)
+	}
+	m := <-w.frames
+	if m.Answer == nil {
+		os.Exit(exitBad)
+	}
+	if m.Answer.Stop {
+		return nil, errStopped
+	}
+	return m.Answer.Value.Value, nil
+}
+
+// events implements engine.
+func (w *served) events(e wire.Events) error {
+	return w.send(wire.FromWorker{Events: &e})
+}
+
+// note implements engine: it leaves the place, or with a negative file only a sign of life, where the engine can see it.
+func (w *served) note(file, line int) { w.page.note(file, line) }
