@@ -468,36 +468,77 @@ func TestHostileRecords(t *testing.T) {
 		(*value.Record)(nil), &value.Record{}, &value.Record{Type: "fleet"}, &value.Record{Type: "param.int"}, &value.Record{Type: "secret.env", Fields: []value.Field{{Name: "name"}}},
 		value.List{(*value.Record)(nil)}, value.Dict{{Key: value.String("a"), Value: (*value.Record)(nil)}}, value.List{&value.Record{Type: "connection"}},
 	}
-	for _, fam := range []struct {
-		vocab  []kit.Family
-		decode func(*value.Record) error
-		base   []any
+	lookup := func(name string) kit.Function {
+		for _, v := range []sandbox.Vocabulary{Vocabulary(Families()), vocabulary()} {
+			if fn, ok := declaration(v)(name); ok {
+				return fn
+			}
+		}
+		t.Fatalf("no declaration %s", name)
+		return kit.Function{}
+	}
+	project := func(args ...any) func(*value.Record) error {
+		return func(r *value.Record) error {
+			_, err := settings(t, with(args, args[0], wrap(args[1], r))...)
+			return err
+		}
+	}
+	runbook := func(args ...any) func(*value.Record) error {
+		return func(r *value.Record) error {
+			_, err := decodeRunbook(s, "x.star", vocabulary(), module(rec("runbook", with(runbookArgs(), args[0], wrap(args[1], r))...)))
+			return err
+		}
+	}
+	for _, c := range []struct {
 		typ    string
+		base   []any
+		decode func(*value.Record) error
 	}{
-		{Families(), func(r *value.Record) error {
+		{"project", []any{"metrics", prometheus()}, func(r *value.Record) error {
 			_, err := decodeSettings("/srv/ops", sandbox.Module{Records: []*value.Record{inProject(r)}})
 			return err
-		}, []any{"metrics", prometheus()}, "project"},
-		{declare.Families(), func(r *value.Record) error {
+		}},
+		{"connection", []any{"plugin", "p", "match", dict{"a": "b"}}, project("connections", []any{})},
+		{"policy", nil, project("policy", nil)},
+		{"rate", []any{"count", 1, "per", "1h"}, func(r *value.Record) error { return project("policy", nil)(rec("policy", "rates", []any{r})) }},
+		{"webhook", []any{"url", "https://x/"}, project("notify", []any{})},
+		{"limits", nil, project("limits", nil)},
+		{"secret.env", []any{"name", "X"}, project("heartbeat_url", nil)},
+		{"runbook", runbookArgs(), func(r *value.Record) error {
 			_, err := decodeRunbook(s, "x.star", vocabulary(), module(r))
 			return err
-		}, runbookArgs(), "runbook"},
+		}},
+		{"every", []any{"interval", "1m"}, runbook("trigger", nil)},
+		{"fleet", fleetArgs, runbook("targets", nil)},
+		{"single", []any{"name", "x", "sick", "a > 1"}, runbook("targets", nil)},
+		{"param.int", []any{"default", 1}, runbook("params", dict{})},
+		{"param.float", []any{"default", 1.5}, runbook("params", dict{})},
+		{"param.duration", []any{"default", "1m"}, runbook("params", dict{})},
 	} {
-		for _, fn := range fam.vocab[0].Functions {
-			if fn.Name != fam.typ {
-				continue
-			}
-			for _, p := range fn.Params {
-				for _, v := range values {
-					r := rec(fam.typ, with(fam.base, p.Name, nil)...)
-					r.Fields = append(r.Fields, value.Field{Name: p.Name, Value: v})
-					err := fam.decode(r)
-					var pr *problem.Problem
-					if err != nil && !errors.As(err, &pr) {
-						t.Errorf("%s = %v: %v", p.Name, v, err)
-					}
+		if err := c.decode(rec(c.typ, c.base...)); err != nil {
+			t.Errorf("%s: the base is refused: %v", c.typ, err)
+		}
+		for _, p := range append(lookup(c.typ).Params, kit.Param{Name: "unheard_of"}) {
+			for _, v := range values {
+				r := rec(c.typ, with(c.base, p.Name, nil)...)
+				r.Fields = append(r.Fields, value.Field{Name: p.Name, Value: v})
+				err := c.decode(r)
+				var pr *problem.Problem
+				if err != nil && (!errors.As(err, &pr) || len(pr.Message) > 4*maxWords) {
+					t.Errorf("%s: %s = %.40v: %.200v", c.typ, p.Name, v, err)
 				}
 			}
 		}
 	}
+}
+
+// wrap puts a record where it belongs: in a list, as the parameter limit, or bare.
+func wrap(in any, r *value.Record) any {
+	switch in.(type) {
+	case []any:
+		return []any{r}
+	case dict:
+		return dict{"limit": r}
+	}
+	return r
 }
