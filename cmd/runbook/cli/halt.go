@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	cli "github.com/urfave/cli/v2"
@@ -13,15 +12,17 @@ import (
 
 func haltCommand() spec {
 	return spec{
-		name: "halt", group: "Stop and decide",
+		name: "halt", group: "Decide",
 		summary: "stop everything: when this returns 0, no action on this machine begins to act",
-		about: `Needs no store, no plugin and no network. A restart, a deploy or a crash never lifts
-it; only runbook resume does, or the end that --for gives it. It does not end actions
-that have begun: runbook status shows them.`,
+		about: `With --state it needs no project, no store, no plugin and no network. A restart, a
+deploy or a crash never lifts it; only runbook resume does, or the end that --for
+gives it. Actions that have begun go on, and are listed; --kill ends them, and
+then they are in doubt.`,
 		takes: takesProject | takesState,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "reason", Usage: "`WHY`, for everybody who meets it"},
 			durationFlag("for", "lift it by itself after this `DURATION`; default: when a person does"),
+			&cli.BoolFlag{Name: "kill", Usage: "end the actions that have begun"},
 		},
 		required: []string{"reason"},
 		example:  `runbook halt --reason "payments incident"`,
@@ -38,50 +39,80 @@ type haltResult struct {
 	Reason    string    `json:"reason"`
 	By        string    `json:"by"`
 	Until     time.Time `json:"until,omitzero"`
-	Steps     []string  `json:"steps"` // what was done, and what was not
+	Steps     []string  `json:"steps"`     // what was done, and what was not
+	InFlight  []flight  `json:"in_flight"` // null if it is not known
+	now       time.Time
 }
 
 func runHalt(ctx context.Context, c *call) (result, error) {
-	dir, err := c.stateDir(ctx)
+	s, err := c.openState(ctx)
 	if err != nil {
-		return nil, err
-	}
-	s, err := control.Open(dir)
-	if p, ok := errors.AsType[*problem.Problem](err); ok && p.Code == problem.StateMissing {
-		// Nothing can run on it, but it is more likely that another one was meant.
-		return nil, problem.New(problem.StateMissing, "NOT halted: %s", p.Message).WithHint("name the state directory with --state DIR")
-	}
-	if err != nil {
+		p := asProblem(ctx, err)
+		// Nothing can run on a directory that is missing, but it is more likely that another one was meant.
+		if s.Dir == "" || p.Code == problem.StateMissing {
+			return nil, problem.New(p.Code, "NOT halted: %v", err).WithHint("name the state directory: runbook halt --state DIR --reason ...")
+		}
 		c.ui.Warn("%v; halting with what is known", err)
 	}
-	r := haltResult{State: s.Dir, Reason: c.String("reason"), By: control.Who()}
-	if d := c.Duration("for"); d > 0 {
-		r.Until = c.stdio.Now().UTC().Add(d)
-	}
 	// A signal must not cut the stop short: it takes seconds at most, and a person wants it.
-	err = s.Halt(context.WithoutCancel(ctx), control.HaltRequest{
-		Reason: r.Reason, By: r.By, For: c.Duration("for"),
-		Report: func(line string) {
-			r.Steps = append(r.Steps, line)
-			c.log.Debug("halt", "step", line)
-		},
-	})
-	p, _ := errors.AsType[*problem.Problem](err)
-	r.Set = err == nil || p != nil && p.Code == problem.HaltUnsure
+	ctx = context.WithoutCancel(ctx)
+	r := haltResult{State: s.Dir, Reason: c.String("reason"), By: control.Who(), now: c.stdio.Now()}
+	if d := c.Duration("for"); d > 0 {
+		r.Until = r.now.UTC().Add(d)
+	}
+	request := control.HaltRequest{Reason: r.Reason, By: r.By, For: c.Duration("for"), Report: func(line string) {
+		r.Steps = append(r.Steps, line)
+		c.log.Debug("halt", "step", line)
+	}}
+	err = s.Halt(ctx, request)
+	if err != nil && c.Bool("kill") {
+		if failed := killHolders(s); failed != nil {
+			c.ui.Warn("%v", failed)
+		}
+		err = s.Halt(ctx, request)
+	}
 	r.Confirmed = err == nil
+	r.Set = err == nil || asProblem(ctx, err).Code == problem.HaltUnsure
+	if r.Set {
+		r.lookAround(ctx, c, s)
+	}
 	return r, err
 }
 
-func (r haltResult) text(u *ui) {
-	if !r.Confirmed {
-		return // the error says it all
+// lookAround lists what has begun and, if it was asked for, ends it. The stop is set by then, whatever becomes of this.
+func (r *haltResult) lookAround(ctx context.Context, c *call, s control.State) {
+	flights, err := inFlight(ctx, s)
+	if err != nil {
+		c.ui.Warn("what is in flight is not known: %v", err)
+		return
 	}
-	u.Printf("%s: no action begins to act any more\n", bold("halted"))
-	u.Printf("  reason  %s\n", r.Reason)
-	u.Printf("  by      %s\n", r.By)
-	if r.Until.IsZero() {
-		u.Printf("  until   a person lifts it: runbook resume --reason \"...\"\n")
-	} else {
-		u.Printf("  until   %s, or: runbook resume --reason \"...\"\n", clockTime(r.Until))
+	if c.Bool("kill") {
+		for i := range flights {
+			flights[i].kill()
+		}
+	}
+	r.InFlight = flights
+}
+
+func (r haltResult) text(u *ui) {
+	if r.Confirmed {
+		u.Printf("%s: no action begins to act any more\n", bold("halted"))
+		u.Printf("  reason  %s\n", r.Reason)
+		u.Printf("  by      %s\n", r.By)
+		if r.Until.IsZero() {
+			u.Printf("  until   a person lifts it: runbook resume --reason \"...\"\n")
+		} else {
+			u.Printf("  until   %s, or: runbook resume --reason \"...\"\n", clockTime(r.Until))
+		}
+	}
+	for _, f := range r.InFlight {
+		what := "goes on; end it with: runbook halt --kill"
+		switch {
+		case f.Killed:
+			what = "killed: it is in doubt now"
+		case f.Error != "":
+			what = "could NOT be killed: " + f.Error
+		}
+		u.Printf("  in flight  %s on %s (%s), since %s: %s\n", f.Action, f.Target, f.ID, howLong(r.now.Sub(f.Since)), what)
 	}
 }

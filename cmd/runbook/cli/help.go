@@ -8,7 +8,7 @@ import (
 )
 
 // groups are the headings of runbook --help, in the order in which a newcomer meets them.
-var groups = []string{"Start", "Run", "Understand", "Stop and decide", "Maintain"}
+var groups = []string{"Start", "Run", "Look", "Decide", "Maintain"}
 
 // helpFor is the help of a command, or of runbook itself if the line names none. It fits one screen: a test counts.
 func helpFor(cmds []spec, l line) string {

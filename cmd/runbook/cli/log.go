@@ -4,18 +4,16 @@ import (
 	"context"
 	"log/slog"
 	"strings"
-	"sync"
 )
 
 // logHandler writes log records in the form of the other lines on stderr: "runbook: warning: message key=value".
 func (u *ui) logHandler(level slog.Level) slog.Handler {
-	return &logHandler{level: level, out: u.err, lock: new(sync.Mutex)}
+	return &logHandler{level: level, out: u.err}
 }
 
 type logHandler struct {
 	level  slog.Level
 	out    *stream
-	lock   *sync.Mutex
 	prefix string // of groups: "plugin."
 	attrs  string // rendered already
 }
@@ -38,8 +36,6 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 		b.WriteString(h.render(a))
 		return true
 	})
-	h.lock.Lock()
-	defer h.lock.Unlock()
 	h.out.print(b.String() + "\n")
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 
 func resumeCommand() spec {
 	return spec{
-		name: "resume", group: "Stop and decide",
+		name: "resume", group: "Decide",
 		summary: "lift the halt",
 		about: `Lifts every halt that is set in the state directory. It cannot unset RUNBOOK_HALT in
 the environment of the scheduler; that is named, and the exit code is 4.`,
@@ -33,11 +33,7 @@ type resumeResult struct {
 }
 
 func runResume(ctx context.Context, c *call) (result, error) {
-	dir, err := c.stateDir(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s, err := control.Open(dir)
+	s, err := c.openState(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -47,11 +43,9 @@ func runResume(ctx context.Context, c *call) (result, error) {
 	if err := s.Resume(context.WithoutCancel(ctx), r.Reason, r.By); err != nil {
 		return nil, err
 	}
-	seen := map[control.HaltInfo]bool{}
+	seen := map[[2]string]bool{}
 	for _, h := range set { // the copy on the memory file system is the same halt
-		same := h
-		same.Source = ""
-		if !seen[same] {
+		if same := [2]string{h.Reason, h.By}; !seen[same] {
 			seen[same] = true
 			r.Lifted = append(r.Lifted, h)
 		}

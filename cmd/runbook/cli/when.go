@@ -42,9 +42,9 @@ func when(t, now time.Time) string {
 	case t.IsZero():
 		return "never"
 	case d >= time.Second:
-		return howLong(d) + " ago"
+		return howLong(d.Truncate(time.Second)) + " ago"
 	case d <= -time.Second:
-		return "in " + howLong(-d)
+		return "in " + howLong(-d.Truncate(time.Second))
 	}
 	return "now"
 }
