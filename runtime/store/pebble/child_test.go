@@ -1,3 +1,5 @@
+//go:build unix
+
 package pebble
 
 import (
@@ -142,15 +144,6 @@ func child(t *testing.T, role, dir string) *exec.Cmd {
 	cmd := exec.Command(exe)
 	cmd.Env = append(os.Environ(), roleVar+"="+role, dirVar+"="+dir)
 	return cmd
-}
-
-func counter(t *testing.T, s store.Store) int {
-	t.Helper()
-	var n int
-	if err := s.View(t.Context(), []string{"n"}, func(tx store.ReadTx) (err error) { n, err = number(tx, "n"); return err }); err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
 func TestTwoProcessesLoseNothing(t *testing.T) {

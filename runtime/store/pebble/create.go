@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	pdb "github.com/cockroachdb/pebble/v2"
@@ -20,14 +19,8 @@ func Create(dir string) error { return create(Config{Dir: dir}) }
 
 func create(cfg Config) error {
 	c := cfg.withDefaults()
-	for _, path := range []string{c.LockFile, c.LockFile + waitSuffix} {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o660)
-		if err == nil {
-			err = f.Close()
-		}
-		if err != nil {
-			return c.unusable(err, "create lock %s", path)
-		}
+	if err := c.makeLocks(); err != nil {
+		return c.unusable(err, "create store %s", c.Dir)
 	}
 	lock, err := c.tryOnce()
 	if err != nil {
@@ -40,7 +33,8 @@ func create(cfg Config) error {
 	if err := c.checkVacant(); err != nil {
 		return err
 	}
-	for _, step := range []func() error{c.makeDir, c.makeDatabase, c.makeDatabase, c.makeMark, c.makeFormat} {
+	mark := func() error { return c.makeMark(0, chain{}) }
+	for _, step := range []func() error{c.makeDir, c.makeDatabase, c.makeDatabase, mark, c.makeFormat} {
 		if err := step(); err != nil {
 			return c.unusable(err, "create store %s", c.Dir)
 		}
@@ -91,8 +85,8 @@ func (c *Config) makeDatabase() error {
 	return errors.Join(err, db.Close())
 }
 
-func (c *Config) makeMark() error {
-	if err := createMark(c.FS, c.MarkFile); err != nil {
+func (c *Config) makeMark(seq uint64, last chain) error {
+	if err := createMark(c.FS, c.MarkFile, seq, last); err != nil {
 		return err
 	}
 	return syncDir(c.FS, parent(c.MarkFile))

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 
 	pdb "github.com/cockroachdb/pebble/v2"
@@ -38,6 +39,7 @@ type database struct {
 	db       *pdb.DB
 	mark     *mark
 	readOnly bool
+	identity []os.FileInfo
 
 	seq   uint64 // of the last commit
 	chain chain

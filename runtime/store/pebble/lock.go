@@ -139,15 +139,7 @@ func (c *Config) take(l *fileLock) error {
 		}
 		return c.unusable(err, "lock %s", c.LockFile)
 	}
-	// A file that was replaced while it was waited for protects nothing.
-	have, err := l.f.Stat()
-	if err == nil {
-		var want os.FileInfo
-		if want, err = os.Stat(c.LockFile); err == nil && !os.SameFile(have, want) {
-			err = errors.New("the file was replaced by another one")
-		}
-	}
-	if err != nil {
+	if err := c.sameLock(l); err != nil {
 		return c.unusable(err, "lock %s", c.LockFile)
 	}
 	text, err := json.Marshal(holder{os.Getpid(), c.Holder, c.Now().UTC().Truncate(time.Millisecond)})
@@ -156,6 +148,19 @@ func (c *Config) take(l *fileLock) error {
 		_, _ = l.f.WriteAt(append(bytes.TrimSpace(text), bytes.Repeat([]byte{' '}, holderSize-len(text))...), 0)
 	}
 	return nil
+}
+
+// sameLock checks that the locked file is still the lock file: one that was replaced protects nothing.
+func (c *Config) sameLock(l *fileLock) error {
+	have, err := l.f.Stat()
+	if err != nil {
+		return err
+	}
+	want, err := os.Stat(c.LockFile)
+	if err == nil && !os.SameFile(have, want) {
+		err = errors.New("the file was replaced by another one")
+	}
+	return err
 }
 
 // wanted says whether somebody has announced that he waits.

@@ -45,15 +45,15 @@ func parseSlot(b []byte) (seq uint64, c chain, ok bool) {
 	return seq, c, string(slotText(seq, c)) == string(b)
 }
 
-// createMark writes the mark of an empty store.
-func createMark(fsys vfs.FS, path string) error {
+// createMark writes a mark whose both slots name the commit.
+func createMark(fsys vfs.FS, path string, seq uint64, c chain) error {
 	f, err := fsys.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
 	image := make([]byte, 2*slotApart)
-	copy(image, slotText(0, chain{}))
-	copy(image[slotApart:], slotText(0, chain{}))
+	copy(image, slotText(seq, c))
+	copy(image[slotApart:], slotText(seq, c))
 	_, err = f.Write(image)
 	if err == nil {
 		err = f.Sync()

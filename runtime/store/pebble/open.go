@@ -31,6 +31,10 @@ func (c *Config) open(readOnly bool) (*database, error) {
 		return nil, err
 	}
 	d := &database{cfg: c, mark: m, readOnly: readOnly, gone: make(chan struct{})}
+	if d.identity, err = c.identity(); err != nil {
+		_ = m.close()
+		return nil, c.unusable(err, "open store %s", c.Dir)
+	}
 	d.db, err = pdb.Open(c.Dir, c.options(d, readOnly))
 	if err != nil {
 		_ = m.close()

@@ -84,7 +84,7 @@ func (c Config) withDefaults() Config {
 		c.Fatal = exit
 	}
 	if c.Now == nil {
-		c.Now = time.Now
+		c.Now = time.Now //nolint:forbidigo // only shown to people
 	}
 	if c.grace == 0 {
 		c.grace = grace
@@ -225,6 +225,10 @@ func (s *Store) ready(ctx context.Context, write bool) (left bool, err error) {
 	if s.closed {
 		return false, fmt.Errorf("store: %w", fs.ErrClosed)
 	}
+	if s.db != nil && !s.cfg.inPlace(s.db, s.lock) {
+		// Somebody has put a backup in its place, or removed it: what is open is not the store any more.
+		_ = s.letGo()
+	}
 	if s.db != nil && s.db.broken.Load() == nil && (!write || !s.db.readOnly) {
 		return false, nil
 	}
@@ -260,6 +264,36 @@ func (s *Store) ready(ctx context.Context, write bool) (left bool, err error) {
 			WithHint("look at the disk and the kernel's log: dmesg | tail")
 	}
 	return false, err
+}
+
+// inPlace says whether the store that is open is still the one that others would open.
+func (c *Config) inPlace(db *database, l *fileLock) bool {
+	now, err := c.identity()
+	if err != nil || c.sameLock(l) != nil {
+		return false
+	}
+	for i := range now {
+		if !os.SameFile(now[i], db.identity[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// identity names the files on the disk, beyond their paths. There is nothing to name on a test's file system.
+func (c *Config) identity() ([]os.FileInfo, error) {
+	if c.FS != vfs.Default {
+		return nil, nil
+	}
+	var ids []os.FileInfo
+	for _, path := range []string{c.Dir, c.MarkFile} {
+		id, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
 }
 
 // start runs f, which may hang for as long as the disk does, beside the caller. A panic in Pebble means a disk that

@@ -63,3 +63,12 @@ func TestContract(t *testing.T) {
 func put(key, val string) func(store.Tx) error {
 	return func(tx store.Tx) error { tx.Put(key, []byte(val)); return nil }
 }
+
+func counter(t *testing.T, s store.Store) int {
+	t.Helper()
+	var n int
+	if err := s.View(t.Context(), []string{"n"}, func(tx store.ReadTx) (err error) { n, err = number(tx, "n"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
