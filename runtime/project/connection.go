@@ -37,9 +37,9 @@ func (d *decoder) connection(r *value.Record, wantMatch bool) Connection {
 	switch {
 	case wantMatch && len(c.Match) == 0:
 		f.fail("match", "is missing: every target would be acted on through connection %q", c.Name).
-			WithHint(`name the labels of its targets: match = {"instance": "w3"}`)
+			hint(`name the labels of its targets: match = {"instance": "w3"}`)
 	case !wantMatch && len(c.Match) > 0:
-		f.fail("match", "has no meaning for metrics").WithHint("leave it out")
+		f.fail("match", "has no meaning for metrics").hint("leave it out")
 	}
 	c.Config = field[value.Dict](f, "config")
 	seen := map[value.Value]bool{}
@@ -63,7 +63,7 @@ func (d *decoder) connections(list []*value.Record) []Connection {
 		for _, other := range out {
 			if d.err == nil && other.Name == c.Name {
 				d.fail(c.at["name"], "two connections have the name %q: the other is at %s", c.Name, other.Pos).
-					WithHint(`give each its own: connection(%q, name = "...", ...)`, c.Plugin)
+					hint(`give each its own: connection(%q, name = "...", ...)`, c.Plugin)
 			}
 		}
 		out = append(out, c)

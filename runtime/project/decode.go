@@ -21,14 +21,19 @@ type decoder struct {
 	err    error
 }
 
-// fail keeps a problem at a place. The problem can be given more detail.
-func (d *decoder) fail(pos value.Pos, format string, args ...any) *problem.Problem {
+// fail keeps a problem at a place. What it returns takes a hint.
+func (d *decoder) fail(pos value.Pos, format string, args ...any) failure {
 	p := problem.New(d.code, format, args...).At(pos)
 	if d.err == nil {
 		d.err = p
 	}
-	return p
+	return failure{p}
 }
+
+// failure is a problem that is kept already: it is not an error to return.
+type failure struct{ kept *problem.Problem }
+
+func (f failure) hint(format string, args ...any) { _ = f.kept.WithHint(format, args...) }
 
 // keep keeps an error of another package, with a place if it has none.
 func (d *decoder) keep(err error, pos value.Pos) {
@@ -108,7 +113,7 @@ func (f fields) pos(name string) value.Pos {
 	return f.rec.Pos
 }
 
-func (f fields) fail(name, format string, args ...any) *problem.Problem {
+func (f fields) fail(name, format string, args ...any) failure {
 	return f.d.fail(f.pos(name), f.rec.Type+": "+name+" "+format, args...)
 }
 
@@ -169,7 +174,7 @@ func (f fields) size(name string, least, most int64) int64 {
 	s := f.text(name)
 	n, ok := parseSize(s)
 	if !ok {
-		f.fail(name, "must be a size, got %.60q", s).WithHint(`write it like %s = "1MiB": units are KiB, MiB and GiB`, name)
+		f.fail(name, "must be a size, got %.60q", s).hint(`write it like %s = "1MiB": units are KiB, MiB and GiB`, name)
 	} else if n < least || n > most {
 		f.fail(name, "must be from %s to %s, got %s", formatSize(least), formatSize(most), s)
 	}
@@ -233,7 +238,7 @@ func (f fields) labels(name string) map[string]string {
 		case k == "" || v == "":
 			f.fail(name, "has an empty label or value: %q: %q", k, v)
 		case strings.ContainsAny(string(v), "*"):
-			f.fail(name, "has a pattern: %q: %q", k, v).WithHint("labels are compared as they are; write the value itself")
+			f.fail(name, "has a pattern: %q: %q", k, v).hint("labels are compared as they are; write the value itself")
 		}
 		if _, dup := out[string(k)]; dup {
 			f.fail(name, "has label %q twice", k)
@@ -252,17 +257,17 @@ func (d *decoder) only(records []*value.Record, typ, path, missing string) *valu
 		case r == nil:
 			d.fail(value.Pos{File: path}, "the worker sent an empty declaration")
 		case r.Pos.File != "" && r.Pos.File != path:
-			d.fail(r.Pos, "%s(...) in a file that is loaded has no effect", r.Type).WithHint("declare it in %s itself", path)
+			d.fail(r.Pos, "%s(...) in a file that is loaded has no effect", r.Type).hint("declare it in %s itself", path)
 		case r.Type != typ:
-			d.fail(r.Pos, "%s(...) as a statement has no effect", r.Type).WithHint("%s", whereTo(r.Type, typ))
+			d.fail(r.Pos, "%s(...) as a statement has no effect", r.Type).hint("%s", whereTo(r.Type, typ))
 		case found != nil:
-			d.fail(r.Pos, "a second %s(...): the first is at %s", typ, found.Pos).WithHint("keep one")
+			d.fail(r.Pos, "a second %s(...): the first is at %s", typ, found.Pos).hint("keep one")
 		default:
 			found = r
 		}
 	}
 	if found == nil {
-		d.fail(value.Pos{File: path}, "there is no %s(...)", typ).WithHint("%s", missing)
+		d.fail(value.Pos{File: path}, "there is no %s(...)", typ).hint("%s", missing)
 	}
 	return found
 }

@@ -1,6 +1,7 @@
 package project
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -156,7 +157,7 @@ func TestConnectionFor(t *testing.T) {
 		`connection "web-eu" (project.star:4:9): wants role="web", the target has role="cache"`,
 		`connection "db" (project.star:5:9): wants role="db", the target has role="cache"`,
 	}
-	if p, ok := err.(*problem.Problem); !ok || p.Code != problem.NoConnection {
+	if p, ok := errors.AsType[*problem.Problem](err); !ok || p.Code != problem.NoConnection {
 		t.Error(err)
 	} else if diff := cmp.Diff(want, p.Detail); diff != "" {
 		t.Error(diff)
@@ -199,7 +200,7 @@ func TestCheckConnections(t *testing.T) {
 		config dict
 		want   string
 	}{
-		{"promethius", dict{}, `x.star:2:5: connection: there is no plugin "promethius" (did you mean "prometheus"?) | runbook plugin list shows what there is`},
+		{"prometeus", dict{}, `x.star:2:5: connection: there is no plugin "prometeus" (did you mean "prometheus"?) | runbook plugin list shows what there is`},
 		{"broken", dict{}, `x.star:2:5: connection "broken": it ended`},
 		{"prometheus", dict{"url": "http://x", "tokn": secret}, `x.star:3:5: config of connection "prometheus": plugin "prometheus" has no setting "tokn" (did you mean "token"?) | its settings are: url, token, timeout, retries, headers`},
 		{"prometheus", dict{"timeout": "5s"}, `x.star:3:5: config of connection "prometheus": url is missing: where it is | add "url": ... to config`},

@@ -47,7 +47,7 @@ func (d *decoder) policy(r *value.Record) guard.Policy {
 			})
 		}
 		if len(p.Rates) == 0 {
-			f.fail("rates", "is empty: there must be a limit").WithHint(`write rates = [rate(3, per = "10m")], or a large count`)
+			f.fail("rates", "is empty: there must be a limit").hint(`write rates = [rate(3, per = "10m")], or a large count`)
 		}
 	}
 	return p
@@ -71,7 +71,7 @@ func (f fields) tighten(p guard.Policy) guard.Policy {
 		n := f.integer("attempts", 1, 100)
 		if f.d.err == nil && n > p.Attempts {
 			f.fail("attempts", "is %d, more than the project's %d", n, p.Attempts).
-				WithHint("a runbook may be stricter than the project, not looser: raise policy(attempts=) in %s", File)
+				hint("a runbook may be stricter than the project, not looser: raise policy(attempts=) in %s", File)
 		}
 		p.Attempts = n
 	}
@@ -79,7 +79,7 @@ func (f fields) tighten(p guard.Policy) guard.Policy {
 		c := f.duration("cooldown", 0, longest)
 		if f.d.err == nil && c < p.Cooldown {
 			f.fail("cooldown", "is %q, shorter than the project's %q", value.FormatDuration(c), value.FormatDuration(p.Cooldown)).
-				WithHint("a runbook may be stricter than the project, not looser: lower policy(cooldown=) in %s", File)
+				hint("a runbook may be stricter than the project, not looser: lower policy(cooldown=) in %s", File)
 		}
 		p.Cooldown = c
 	}

@@ -113,7 +113,8 @@ func runbookArgs() []any {
 	return []any{
 		"owner", "team-payments", "trigger", rec("every", "interval", "1m"), "severity", "warning",
 		"targets", rec("fleet", fleetArgs...), "mode", "auto",
-		"params", dict{"limit": rec("param.int", "default", 1000, "min", 100, "doc", "jobs"), "slow_disk": rec("param.float", "default", 0.2)},
+		"params",
+		dict{"limit": rec("param.int", "default", 1000, "min", 100, "doc", "jobs"), "slow_disk": rec("param.float", "default", 0.2)},
 	}
 }
 
@@ -463,10 +464,18 @@ func TestHostileRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	values := []value.Value{
-		nil, value.Null{}, value.Bool(true), value.Int(-1), value.Int(1 << 62), value.Big("99999999999999999999"), value.Float(1e300), value.String(strings.Repeat("x", 1<<16)),
-		value.String(""), value.Bytes("x"), value.Duration(-1), value.Time(time.Time{}), value.List{nil}, value.List{value.Null{}}, value.Dict{{}}, value.Dict{{Key: value.Int(1), Value: nil}},
+		nil,
+		value.Null{},
+		value.Bool(true), value.Int(-1), value.Int(1 << 62), value.Big("99999999999999999999"), value.Float(1e300), value.String(strings.Repeat("x", 1<<16)),
+		value.String(""), value.Bytes("x"), value.Duration(-1), value.Time(time.Time{}),
+		value.List{nil},
+		value.List{value.Null{}},
+		value.Dict{{}},
+		value.Dict{{Key: value.Int(1), Value: nil}},
 		(*value.Record)(nil), &value.Record{}, &value.Record{Type: "fleet"}, &value.Record{Type: "param.int"}, &value.Record{Type: "secret.env", Fields: []value.Field{{Name: "name"}}},
-		value.List{(*value.Record)(nil)}, value.Dict{{Key: value.String("a"), Value: (*value.Record)(nil)}}, value.List{&value.Record{Type: "connection"}},
+		value.List{(*value.Record)(nil)},
+		value.Dict{{Key: value.String("a"), Value: (*value.Record)(nil)}},
+		value.List{&value.Record{Type: "connection"}},
 	}
 	lookup := func(name string) kit.Function {
 		for _, v := range []sandbox.Vocabulary{Vocabulary(Families()), vocabulary()} {

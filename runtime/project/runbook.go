@@ -81,7 +81,7 @@ func decodeRunbook(s *Settings, path string, vocab sandbox.Vocabulary, m sandbox
 	}
 	if !slices.Contains(m.Defs, "run") {
 		d.fail(rec.Pos, "the runbook has no function run%s", problem.DidYouMean("run", m.Defs)).
-			WithHint("define what it does for one sick target: def run(ctx): ...")
+			hint("define what it does for one sick target: def run(ctx): ...")
 	}
 	if d.err != nil {
 		return nil, d.err
@@ -95,7 +95,7 @@ func (rb *Runbook) decodeParams(f fields) {
 	for _, e := range field[value.Dict](f, "params") {
 		name, _ := e.Key.(value.String)
 		if !isName(string(name)) {
-			f.fail("params", "has %.60q, which cannot be written as $name", name).WithHint("use letters, digits and _, and begin with a letter")
+			f.fail("params", "has %.60q, which cannot be written as $name", name).hint("use letters, digits and _, and begin with a letter")
 			continue
 		}
 		if _, dup := rb.params[string(name)]; dup {
@@ -104,7 +104,7 @@ func (rb *Runbook) decodeParams(f fields) {
 		}
 		r, ok := e.Value.(*value.Record)
 		if !ok || !strings.HasPrefix(r.Type, "param.") {
-			f.fail("params", "%s must be a param, got %s", name, kindOf(e.Value)).WithHint(`write %q: param.%s(..., doc = "...")`, name, paramFor(e.Value))
+			f.fail("params", "%s must be a param, got %s", name, kindOf(e.Value)).hint(`write %q: param.%s(..., doc = "...")`, name, paramFor(e.Value))
 			continue
 		}
 		v := f.d.param(string(name), r)
@@ -216,8 +216,7 @@ func (f fields) query(name string, params map[string]value.Value) *promexpr.Expr
 
 // keepQuery keeps a problem of a query at the place where the query was written.
 func (f fields) keepQuery(name string, err error) {
-	var p *problem.Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		p.Message = name + ": " + p.Message
 	}
 	f.d.keep(err, f.pos(name))

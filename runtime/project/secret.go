@@ -109,7 +109,7 @@ func (s *Settings) secretFile(r *value.Record, name string) (string, error) {
 	if err != nil {
 		return "", problem.Wrap(problem.Project, err, "secret.file").At(r.Pos)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return "", problem.Wrap(problem.Project, err, "secret.file").At(r.Pos)

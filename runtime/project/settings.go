@@ -100,7 +100,7 @@ func decodeSettings(root string, m sandbox.Module) (*Settings, error) {
 	}
 	if f.has("heartbeat") {
 		if s.Heartbeat = f.path("heartbeat", root); filepath.Ext(s.Heartbeat) != ".prom" {
-			f.fail("heartbeat", "must end in .prom, got %q", f.text("heartbeat")).WithHint("node_exporter reads no other files")
+			f.fail("heartbeat", "must end in .prom, got %q", f.text("heartbeat")).hint("node_exporter reads no other files")
 		}
 	}
 	if f.has("heartbeat_url") {
@@ -124,7 +124,7 @@ func (d *decoder) webhook(r *value.Record) Webhook {
 	w.URL = f.url("url")
 	w.Owners = f.strings("owners")
 	if f.has("owners") && (len(w.Owners) == 0 || slices.Contains(w.Owners, "")) {
-		f.fail("owners", "has no name or an empty one").WithHint("leave it out for everybody")
+		f.fail("owners", "has no name or an empty one").hint("leave it out for everybody")
 	}
 	w.Headers = map[string]value.Value{}
 	for _, e := range field[value.Dict](f, "headers") {
@@ -171,7 +171,7 @@ func (f fields) textOrSecret(name string, v value.Value) value.Value {
 			return v
 		}
 	}
-	f.fail(name, "must be text or a secret, got %s", kindOf(v)).WithHint(`write it in quotes, or secret.env("NAME")`)
+	f.fail(name, "must be text or a secret, got %s", kindOf(v)).hint(`write it in quotes, or secret.env("NAME")`)
 	return value.String("")
 }
 

@@ -57,7 +57,7 @@ func (rb *Runbook) decodeTargets(d *decoder, r *value.Record) Targets {
 	t.By = f.strings("by")
 	slices.Sort(t.By)
 	if len(t.By) == 0 || t.By[0] == "" || slices.Contains(t.By, "__name__") {
-		f.fail("by", "must name at least one label, and none may be empty").WithHint(`name the label that tells one target from another: by = "instance"`)
+		f.fail("by", "must name at least one label, and none may be empty").hint(`name the label that tells one target from another: by = "instance"`)
 	}
 	if len(slices.Compact(slices.Clone(t.By))) != len(t.By) {
 		f.fail("by", "names a label twice: %s", strings.Join(t.By, ", "))
@@ -65,7 +65,7 @@ func (rb *Runbook) decodeTargets(d *decoder, r *value.Record) Targets {
 	if t.All = f.query("all", rb.params); t.All != nil {
 		switch {
 		case !t.All.IsVector():
-			f.fail("all", "must give one series for each member: %s does not", t.All).WithHint(`write a query such as up{job="worker"}`)
+			f.fail("all", "must give one series for each member: %s does not", t.All).hint(`write a query such as up{job="worker"}`)
 		case len(t.All.Selectors()) == 0:
 			f.fail("all", "reads no series: %s", t.All)
 		default:

@@ -94,7 +94,7 @@ func (t *Tree) Read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, t.notReadable(name, err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, t.notReadable(name, err)
@@ -113,8 +113,7 @@ func (t *Tree) Read(name string) ([]byte, error) {
 }
 
 func (t *Tree) notReadable(name string, err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pe.Err
 	}
 	p := problem.Wrap(problem.Load, err, "open %s", name)

@@ -1,13 +1,15 @@
 package project
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/seed1de3961f/runbook/builtins"
+	"github.com/seed1de3961f/runbook/builtins/declare"
+	"github.com/seed1de3961f/runbook/builtins/metrics"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
@@ -59,16 +61,14 @@ def run(ctx):
 func load(t *testing.T, files map[string]string) (*Settings, *Runbook, error) {
 	t.Helper()
 	all := map[string]string{File: projectText, "worker.star": runbookText, "lib/queue.star": "LIMIT = 1000\n"}
-	for name, text := range files {
-		all[name] = text
-	}
+	maps.Copy(all, files)
 	tree := openTree(t, makeTree(t, all))
 	w := sandboxtest.Worker(t, sandbox.Limits{})
 	s, err := LoadSettings(t.Context(), w, tree)
 	if err != nil {
 		return nil, nil, err
 	}
-	rb, err := LoadRunbook(t.Context(), w, tree, s, "worker.star", builtins.All())
+	rb, err := LoadRunbook(t.Context(), w, tree, s, "worker.star", append(declare.Families(), metrics.Family()))
 	return s, rb, err
 }
 

@@ -209,7 +209,7 @@ func (f *filledText) resolve(text string, node parser.Expr) (parser.Expr, error)
 			if h == nil {
 				return n
 			}
-			n.Val = sign * h.val
+			n.Val = sign*h.val + 0 // -0 becomes 0, which needs no parentheses
 			if n.Val < 0 && sign > 0 {
 				// In text, -5 ^ 2 is -(5 ^ 2).
 				return &parser.ParenExpr{Expr: n, PosRange: n.PosRange}

@@ -216,8 +216,13 @@ func TestSymptomHolds(t *testing.T) {
 		op            string
 		less, eq, mor bool
 	}{
-		{">", false, false, true}, {"<", true, false, false}, {">=", false, true, true},
-		{"<=", true, true, false}, {"==", false, true, false}, {"!=", true, false, true}, {"=~", false, false, false},
+		{">", false, false, true},
+		{"<", true, false, false},
+		{">=", false, true, true},
+		{"<=", true, true, false},
+		{"==", false, true, false},
+		{"!=", true, false, true},
+		{"=~", false, false, false},
 	} {
 		got := []bool{Compare(4, c.op, 5), Compare(5, c.op, 5), Compare(6, c.op, 5)}
 		if diff := cmp.Diff([]bool{c.less, c.eq, c.mor}, got); diff != "" {
