@@ -81,6 +81,8 @@ type Request struct {
 	// Attempt is the id of the attempt that this step continues, "" for a first step. Guards with scope Attempt are judged
 	// at the first step only.
 	Attempt string
+	// OldestRead is when the oldest value that this decision rests on was measured; zero if nothing was read.
+	OldestRead time.Time
 }
 
 // FleetView is the population of the target as this run saw it.
@@ -147,6 +149,8 @@ type LastAttempt struct {
 	State    action.AttemptState
 	EndedAt  action.Clock
 	Verifies bool // a verdict is still to come
+	// Due is when the verdict is due at the latest, wall time; zero if not known.
+	Due time.Time
 }
 
 // Scope says when a guard is judged.
