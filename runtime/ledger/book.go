@@ -1,0 +1,150 @@
+package ledger
+
+import (
+	"slices"
+	"time"
+
+	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/store"
+)
+
+// Put writes a step and its attempt and keeps the indexes in line with their states.
+func Put(tx store.Tx, a *action.Attempt, s *action.Step) error {
+	if s != nil {
+		b, err := s.Encode()
+		if err != nil {
+			return err
+		}
+		tx.Put(KeyStep(s.Key), b)
+		doubts, err := Read[[]Doubt](tx, KeyDoubt)
+		if err != nil {
+			return err
+		}
+		doubts = slices.DeleteFunc(doubts, func(d Doubt) bool { return d.Key == s.Key })
+		if s.State == action.InDoubt {
+			doubts = append(doubts, Doubt{
+				Key: s.Key, ID: s.ID, Action: s.Action, Target: s.Identity.Target, Runbook: s.Identity.Runbook, Nonce: s.Nonce, Since: s.BegunAt,
+			})
+		}
+		if err := Write(tx, KeyDoubt, doubts); err != nil {
+			return err
+		}
+	}
+	b, err := a.Encode()
+	if err != nil {
+		return err
+	}
+	tx.Put(KeyAttempt(a.ID), b)
+	open, err := Read[[]Open](tx, KeyOpen)
+	if err != nil {
+		return err
+	}
+	open = slices.DeleteFunc(open, func(o Open) bool { return o.ID == a.ID })
+	if a.State.Holds() {
+		open = append(open, Open{ID: a.ID, Runbook: a.Runbook, Target: a.Target.Key, Fleet: a.Fleet, State: a.State, Since: a.OpenedAt, Owner: a.Owner})
+	}
+	if err := Write(tx, KeyOpen, open); err != nil {
+		return err
+	}
+	last := Last{ID: a.ID, State: a.State, EndedAt: a.EndedAt, Verifies: a.State == action.Complete}
+	if last.Verifies {
+		last.Due = a.EndedAt.Wall.Add(a.Verify.Within)
+	}
+	return Write(tx, KeyLast(a.Target.Key), last)
+}
+
+// PutKeys are the keys that Put reads.
+func PutKeys() []string { return []string{KeyDoubt, KeyOpen} }
+
+// Charge books a first or later step: rate, cooldown and episode.
+func Charge(tx store.Tx, a *action.Attempt, s *action.Step, first bool, now action.Clock, window time.Duration) error {
+	cool, err := Read[*Cool](tx, KeyCool(s.Action, a.Target.Key))
+	if err != nil {
+		return err
+	}
+	if cool != nil {
+		cool.Before = nil // one level is enough: only the last start can turn out not to have happened
+	}
+	next := &Cool{StartedAt: now, For: s.Cooldown, Runbook: a.Runbook, Step: s.Key, Attempt: a.ID, Before: cool}
+	if err := Write(tx, KeyCool(s.Action, a.Target.Key), next); err != nil {
+		return err
+	}
+	cooling, err := Read[[]Cooling](tx, KeyCooling)
+	if err != nil {
+		return err
+	}
+	cooling = slices.DeleteFunc(cooling, func(c Cooling) bool { return now.Trusted >= c.At.Trusted+c.For })
+	cooling = append(cooling, Cooling{Target: a.Target.Key, Step: s.Key, At: now, For: s.Cooldown})
+	if err := Write(tx, KeyCooling, cooling); err != nil {
+		return err
+	}
+	if !first {
+		return nil
+	}
+	started, err := Read[[]Started](tx, KeyStarted)
+	if err != nil {
+		return err
+	}
+	started = slices.DeleteFunc(started, func(d Started) bool { return now.Trusted-d.At.Trusted > window })
+	return Write(tx, KeyStarted, append(started, Started{Attempt: a.ID, At: now}))
+}
+
+// refund gives back what a step that certainly never started had booked: always its cooldown, and for a first step the
+// rate and the attempt too.
+func refund(tx store.Tx, a *action.Attempt, s *action.Step) error {
+	key := KeyCool(s.Action, a.Target.Key)
+	cool, err := Read[*Cool](tx, key)
+	if err != nil {
+		return err
+	}
+	if cool != nil && cool.Step == s.Key {
+		if cool.Before == nil {
+			tx.Delete(key)
+		} else if err := Write(tx, key, cool.Before); err != nil {
+			return err
+		}
+	}
+	cooling, err := Read[[]Cooling](tx, KeyCooling)
+	if err != nil {
+		return err
+	}
+	if err := Write(tx, KeyCooling, slices.DeleteFunc(cooling, func(c Cooling) bool { return c.Step == s.Key })); err != nil {
+		return err
+	}
+	if s.Identity.Step != 1 {
+		return nil
+	}
+	started, err := Read[[]Started](tx, KeyStarted)
+	if err != nil {
+		return err
+	}
+	if err := Write(tx, KeyStarted, slices.DeleteFunc(started, func(d Started) bool { return d.Attempt == a.ID })); err != nil {
+		return err
+	}
+	eps, err := Read[map[string]Episode](tx, KeyEpisodes(a.Runbook))
+	if err != nil {
+		return err
+	}
+	if ep, ok := eps[a.Target.Key]; ok && ep.ID == a.Episode && ep.Begun > 0 {
+		ep.Begun--
+		eps[a.Target.Key] = ep
+		return Write(tx, KeyEpisodes(a.Runbook), eps)
+	}
+	return nil
+}
+
+// RefundKeys are the keys that giving back reads.
+func RefundKeys(a *action.Attempt, s *action.Step) []string {
+	return []string{KeyCool(s.Action, a.Target.Key), KeyCooling, KeyStarted, KeyEpisodes(a.Runbook)}
+}
+
+// SettleStep writes a step that has moved along one arrow with its attempt, giving back what a step that never started had
+// booked.
+func SettleStep(tx store.Tx, a *action.Attempt, s *action.Step) error {
+	if s.State == action.NotStarted {
+		if err := refund(tx, a, s); err != nil {
+			return err
+		}
+	}
+	return Put(tx, a, s)
+}

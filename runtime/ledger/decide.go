@@ -1,0 +1,72 @@
+package ledger
+
+import (
+	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/guard"
+	"github.com/seed1de3961f/runbook/runtime/store"
+)
+
+// GuardState reads what the guards look at for one request; DecisionKeys are read. Halt is the caller's to fill in.
+func GuardState(tx store.ReadTx, now action.Clock, alive func(action.Owner) bool, runbook, act, target string) (guard.State, error) {
+	var s guard.State
+	open, err := Read[[]Open](tx, KeyOpen)
+	if err != nil {
+		return s, err
+	}
+	for _, o := range open {
+		s.Open = append(s.Open, guard.OpenAttempt{
+			ID: o.ID, Runbook: o.Runbook, Target: o.Target, Fleet: o.Fleet, State: o.State, Since: o.Since,
+			OwnerAlive: alive(o.Owner),
+		})
+	}
+	doubts, err := Read[[]Doubt](tx, KeyDoubt)
+	if err != nil {
+		return s, err
+	}
+	for _, d := range doubts {
+		s.InDoubt = append(s.InDoubt, guard.DoubtfulStep{ID: d.ID, Action: d.Action, Target: d.Target, Runbook: d.Runbook, Since: d.Since})
+	}
+	cool, err := Read[*Cool](tx, KeyCool(act, target))
+	if err != nil {
+		return s, err
+	}
+	if cool != nil {
+		s.Cooldown = guard.Cooldown{StartedAt: cool.StartedAt, For: cool.For, Runbook: cool.Runbook, Step: cool.Step, Attempt: cool.Attempt}
+	}
+	started, err := Read[[]Started](tx, KeyStarted)
+	if err != nil {
+		return s, err
+	}
+	for _, a := range started {
+		s.Started = append(s.Started, guard.Started{Attempt: a.Attempt, At: a.At})
+	}
+	cooling, err := Read[[]Cooling](tx, KeyCooling)
+	if err != nil {
+		return s, err
+	}
+	for _, c := range cooling {
+		if now.Trusted < c.At.Trusted+c.For {
+			s.Cooling = append(s.Cooling, c.Target)
+		}
+	}
+	last, err := Read[*Last](tx, KeyLast(target))
+	if err != nil {
+		return s, err
+	}
+	if last != nil {
+		s.Last = &guard.LastAttempt{ID: last.ID, State: last.State, EndedAt: last.EndedAt, Verifies: last.Verifies, Due: last.Due}
+	}
+	eps, err := Read[map[string]Episode](tx, KeyEpisodes(runbook))
+	if err != nil {
+		return s, err
+	}
+	if ep, ok := eps[target]; ok {
+		s.Episode = guard.EpisodeState{ID: ep.ID, Attempts: ep.Begun}
+	}
+	return s, nil
+}
+
+// DecisionKeys are the keys that GuardState reads.
+func DecisionKeys(runbook, act, target string) []string {
+	return []string{KeyClock, KeyOpen, KeyDoubt, KeyStarted, KeyCooling, KeyCool(act, target), KeyLast(target), KeyEpisodes(runbook)}
+}

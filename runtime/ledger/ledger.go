@@ -1,0 +1,208 @@
+// Package ledger is what the store holds: the keys, the small documents that decisions read, and the few transactions that
+// keep them in line with each other.
+//
+// Invariants, each kept by one function here:
+//   - An attempt is in idx/open exactly while it holds its target, a step in idx/doubt exactly while it is in doubt (Put).
+//   - A step that began has booked its cooldown, and the first of an attempt its rate and its try; one that certainly never
+//     started has given them back (Charge, SettleStep).
+//   - Trusted time never goes back (Tick).
+package ledger
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/clock"
+	"github.com/seed1de3961f/runbook/runtime/store"
+)
+
+// The keys of the store. Records are named by what they are; idx/ holds the small documents that decisions read whole, so
+// that a decision needs no range.
+//
+//	attempt/<id>            action.Attempt
+//	step/<key>              action.Step
+//	idx/open                attempts that hold their target
+//	idx/doubt               steps in doubt
+//	idx/started             attempts started lately, for rates
+//	idx/cooling             targets acted on within their cooldown
+//	cool/<action>/<target>  when the action last started on the target
+//	last/<target>           the target's last attempt
+//	episodes/<runbook>      open episodes of a runbook, by target
+//	slot/<runbook>/<every>  the last slot of its schedule that was run
+//	clock                   trusted time
+//	run/<id>                trace.Run
+const (
+	KeyOpen    = "idx/open"
+	KeyDoubt   = "idx/doubt"
+	KeyStarted = "idx/started"
+	KeyCooling = "idx/cooling"
+	KeyClock   = "clock"
+)
+
+// KeyAttempt is the key of an attempt; the others name theirs likewise.
+func KeyAttempt(id string) string       { return "attempt/" + id }
+func KeyStep(key string) string         { return "step/" + key }
+func KeyCool(act, target string) string { return "cool/" + act + "/" + target }
+func KeyLast(target string) string      { return "last/" + target }
+func KeyEpisodes(runbook string) string { return "episodes/" + runbook }
+func KeySlot(runbook string, every time.Duration) string {
+	return "slot/" + runbook + "/" + every.String()
+}
+func KeyRun(id string) string { return "run/" + id }
+
+// Open is an attempt that holds its target, as idx/open keeps it.
+type Open struct {
+	ID      string              `json:"id"`
+	Runbook string              `json:"runbook"`
+	Target  string              `json:"target"`
+	Fleet   string              `json:"fleet"`
+	State   action.AttemptState `json:"state"`
+	Since   action.Clock        `json:"since"`
+	Owner   action.Owner        `json:"owner"`
+}
+
+// Doubt is a step in doubt, as idx/doubt keeps it.
+type Doubt struct {
+	Key     string       `json:"key"`
+	ID      string       `json:"id"`
+	Action  string       `json:"action"`
+	Target  string       `json:"target"`
+	Runbook string       `json:"runbook"`
+	Nonce   string       `json:"nonce"`
+	Since   action.Clock `json:"since"`
+}
+
+// Cool is the last start of an action on a target. Before keeps what it replaced, so that a step that never started
+// gives the cooldown back.
+type Cool struct {
+	StartedAt action.Clock  `json:"started_at"`
+	For       time.Duration `json:"for"`
+	Runbook   string        `json:"runbook"`
+	Step      string        `json:"step"`
+	Attempt   string        `json:"attempt"`
+	Before    *Cool         `json:"before,omitempty"`
+}
+
+// Started is one attempt for the rate guard.
+type Started struct {
+	Attempt string       `json:"attempt"`
+	At      action.Clock `json:"at"`
+}
+
+// Cooling is one cooldown for the fleet guard.
+type Cooling struct {
+	Target string        `json:"target"`
+	Step   string        `json:"step"`
+	At     action.Clock  `json:"at"`
+	For    time.Duration `json:"for"`
+}
+
+// Last is the target's last attempt.
+type Last struct {
+	ID       string              `json:"id"`
+	State    action.AttemptState `json:"state"`
+	EndedAt  action.Clock        `json:"ended_at"`
+	Verifies bool                `json:"verifies"`
+	Due      time.Time           `json:"due,omitzero"` // when the verdict is there at the latest
+}
+
+// Episode is one continuing problem of one target under one runbook.
+type Episode struct {
+	ID       string       `json:"id"`
+	OpenedAt action.Clock `json:"opened_at"`
+	Begun    int          `json:"begun"`  // attempts that began
+	Number   int          `json:"number"` // of the last attempt; only grows
+	SickAt   action.Clock `json:"sick_at"`
+	// Healthy is how much healthy time has been observed since SickAt, up to SeenAt.
+	Healthy time.Duration `json:"healthy"`
+	SeenAt  action.Clock  `json:"seen_at"`
+}
+
+// Stable is how long a target must have been observed healthy before its episode ends.
+const Stable = time.Hour
+
+// Read reads a small document; an absent one is the zero value.
+func Read[T any](tx store.ReadTx, key string) (T, error) {
+	var v T
+	b, err := tx.Get(key)
+	if err != nil || b == nil {
+		return v, err
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return v, problem.Wrap(problem.StoreDamaged, err, "record %s cannot be read", key).
+			WithHint("run `runbook status`; the record was written by another version or is damaged")
+	}
+	return v, nil
+}
+
+// Write writes a small document.
+func Write(tx store.Tx, key string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", key, err)
+	}
+	tx.Put(key, b)
+	return nil
+}
+
+// Clock reads the machine's clocks: clock.Read.
+type Clock func() (clock.Sample, error)
+
+// Tick advances trusted time in tx by what the machine's clocks say now and returns the moment. KeyClock is read. What has
+// happened is recorded whatever the clock says; a decision to act asks Believed too.
+func Tick(tx store.Tx, read Clock) (action.Clock, error) {
+	saved, err := readClock(tx)
+	if err != nil {
+		return action.Clock{}, err
+	}
+	now, err := read()
+	if err != nil {
+		return action.Clock{}, err
+	}
+	next, _ := clock.Advance(saved, now)
+	b, err := next.Encode()
+	if err != nil {
+		return action.Clock{}, err
+	}
+	tx.Put(KeyClock, b)
+	return next.Clock(), nil
+}
+
+// Moment is the time as a decision that writes nothing sees it. KeyClock is read.
+func Moment(tx store.ReadTx, read Clock) (action.Clock, error) {
+	saved, err := readClock(tx)
+	if err != nil {
+		return action.Clock{}, err
+	}
+	now, err := read()
+	if err != nil {
+		return action.Clock{}, err
+	}
+	next, _ := clock.Advance(saved, now)
+	return next.Clock(), nil
+}
+
+// Believed returns nil unless the clock has jumped so far that nothing may act on it. KeyClock is read.
+func Believed(tx store.ReadTx, read Clock) error {
+	saved, err := readClock(tx)
+	if err != nil {
+		return err
+	}
+	now, err := read()
+	if err != nil {
+		return err
+	}
+	next, _ := clock.Advance(saved, now)
+	return next.Problem()
+}
+
+func readClock(tx store.ReadTx) (clock.Saved, error) {
+	b, err := tx.Get(KeyClock)
+	if err != nil || b == nil {
+		return clock.Saved{}, err
+	}
+	return clock.Decode(b)
+}
