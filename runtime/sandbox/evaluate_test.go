@@ -106,8 +106,10 @@ func TestEvaluate(t *testing.T) {
 		return sandbox.Event{Kind: "branch", Pos: pos(16, 17), Source: "i < ctx.params.limit", Result: "true", Values: []sandbox.Seen{{Source: "i", Value: i}, {Source: "ctx.params.limit", Value: "1000"}}}
 	}
 	want := []sandbox.Event{
+		{Kind: "call", Pos: pos(12, 12), Source: "metrics.value"},
 		{Kind: "branch", Pos: pos(13, 8), Source: "slow(disk)", Result: "false", Values: []sandbox.Seen{{Source: "slow(disk)", Value: "False"}}},
 		less("0"), less("1"), less("2"),
+		{Kind: "call", Pos: pos(18, 9), Source: "systemd.restart"},
 		{Kind: "branch", Pos: pos(19, 8), Source: "r.ok", Result: "false", Values: []sandbox.Seen{{Source: "r.ok", Value: "False"}}},
 	}
 	if d := cmp.Diff(want, got.Events); d != "" {

@@ -275,12 +275,12 @@ func (r *run) next(ctx context.Context, clock *stopwatch) (wire.FromWorker, erro
 			}
 			return f.m, nil
 		case <-over.C:
-			return wire.FromWorker{}, r.kill(limitProblem(limitTime, duration(w.limits.Time)))
+			return wire.FromWorker{}, r.kill(overTime(w.limits.Time))
 		case now := <-look.C:
 			if n := w.shared.beats.Load(); n != beats {
 				beats, alive = n, now
 			} else if now.Sub(alive) > w.limits.stall() && !Weak {
-				return wire.FromWorker{}, r.kill(limitProblem(limitStall, duration(w.limits.stall())))
+				return wire.FromWorker{}, r.kill(overStall(w.limits))
 			}
 		case <-ctx.Done():
 			p := problem.Wrap(problem.Interrupted, ctx.Err(), "the evaluation was cut short")
@@ -361,9 +361,9 @@ func (r *run) text(l wire.Load) (string, error) {
 		here := value.Pos{File: l.Path}
 		switch {
 		case int64(len(data)) > r.w.limits.SourceFile:
-			return "", limitProblem(limitFile, size(r.w.limits.SourceFile)).At(here)
+			return "", overFile(r.w.limits.SourceFile).At(here)
 		case r.w.total+int64(len(data)) > r.w.limits.SourceAll:
-			return "", limitProblem(limitSource, size(r.w.limits.SourceAll)).At(here)
+			return "", overSource(r.w.limits.SourceAll).At(here)
 		case !utf8.Valid(data):
 			return "", problem.New(problem.Syntax, "the file is not UTF-8 text").At(here).WithHint("save it as UTF-8")
 		}
@@ -400,6 +400,7 @@ func (r *run) call(ctx context.Context, c wire.Call) error {
 	if err != nil {
 		return err
 	}
+	r.events = append(r.events, Event{Kind: "call", Pos: req.Pos, Source: req.Family + "." + req.Function})
 	v, err := r.caller.Call(ctx, req)
 	if err == nil {
 		err = r.answer(wire.ToWorker{Answer: &wire.Answer{Value: value.JSON{Value: v}}})

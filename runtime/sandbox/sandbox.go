@@ -97,11 +97,11 @@ type Result struct {
 	Coverage []Coverage
 }
 
-// Event is one thing that the evaluation did, in order: a branch with the value that decided it.
+// Event is one thing that the evaluation did, in order: a branch with the value that decided it, a call of the engine.
 type Event struct {
-	Kind   string    `json:"kind"` // "branch", "print"
+	Kind   string    `json:"kind"` // "branch", "print", "call"
 	Pos    value.Pos `json:"pos"`
-	Source string    `json:"source,omitempty"` // the condition as written
+	Source string    `json:"source,omitempty"` // the condition as written, or the function called
 	Result string    `json:"result,omitempty"` // "true" or "false", or the printed text
 	Values []Seen    `json:"values,omitempty"` // the operands that are not literals
 }

@@ -1,0 +1,339 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/seed1de3961f/runbook/builtins/kit"
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/guard"
+	"github.com/seed1de3961f/runbook/runtime/ledger"
+	"github.com/seed1de3961f/runbook/runtime/notify"
+	"github.com/seed1de3961f/runbook/runtime/project"
+	"github.com/seed1de3961f/runbook/runtime/sandbox"
+	"github.com/seed1de3961f/runbook/runtime/store"
+	"github.com/seed1de3961f/runbook/runtime/trace"
+)
+
+// evaluation is one call of run(ctx) for one sick target, and the attempt that it opens with its first action.
+// It implements kit.Caller: everything that the worker asks for goes through it.
+type evaluation struct {
+	e      *engine
+	rb     *project.Runbook
+	trb    *trace.Runbook
+	target action.Target
+	fleet  guard.FleetView
+	record *trace.Evaluation
+
+	attempt *action.Attempt
+	oldest  time.Time // of the samples that the runbook has read
+	acted   bool
+	failed  bool
+
+	ended   trace.Outcome // why the engine ended the evaluation, if it did
+	endedBy *problem.Problem
+}
+
+// Call implements kit.Caller. The worker is hostile: the function is looked up and the arguments are checked again.
+func (v *evaluation) Call(ctx context.Context, req kit.Request) (value.Value, error) {
+	fam, fn, err := kit.Find(v.e.Families, req.Family, req.Function)
+	if err != nil {
+		return nil, v.end(trace.Failed, err)
+	}
+	args, err := kit.Check(fn, req.Args)
+	if err != nil {
+		return nil, v.end(trace.Failed, at(err, req.Pos))
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, v.end(trace.Interrupted, v.e.interrupted(err))
+	}
+	if fn.Kind == kit.Action || fn.Kind == "" {
+		return v.act(ctx, req, fn.Params, args)
+	}
+	q := &trace.Query{Function: req.Family + "." + req.Function, At: v.e.run.Started, Pos: req.Pos, Args: hideSecrets(value.Map(args), fn.Params)}
+	v.record.Events = append(v.record.Events, trace.Event{Query: q})
+	var val value.Value
+	if fn.Call != nil {
+		val, err = fn.Call(ctx, asker{v, q}, args)
+	} else {
+		val, err = v.pluginQuery(ctx, fam, fn, args, q)
+	}
+	if err != nil {
+		q.Error = err.Error()
+		return nil, v.end(trace.Failed, at(err, req.Pos))
+	}
+	if q.Answer == "" {
+		q.Answer = renderValue(val)
+	}
+	return val, nil
+}
+
+func (v *evaluation) pluginQuery(ctx context.Context, fam kit.Family, fn kit.Function, args kit.Args, q *trace.Query) (value.Value, error) {
+	conn, err := v.e.Settings.ConnectionFor(fam.Name, v.target.Labels)
+	if err != nil {
+		return nil, err
+	}
+	c, err := v.e.connection(conn)
+	if err != nil {
+		return nil, err
+	}
+	from := v.e.wall()
+	val, err := v.e.Host.Query(ctx, c, fn.Name, value.Map(args))
+	q.Took = v.e.wall().Sub(from)
+	return val, err
+}
+
+func (v *evaluation) sawSample(at time.Time) {
+	if v.oldest.IsZero() || at.Before(v.oldest) {
+		v.oldest = at
+	}
+}
+
+// evaluate runs the runbook for one target in w and settles what came of it.
+func (e *engine) evaluate(ctx context.Context, w sandbox.Worker, rb *project.Runbook, trb *trace.Runbook, s seen, fleet guard.FleetView) error {
+	v := &evaluation{e: e, rb: rb, trb: trb, target: s.target, fleet: fleet, record: &trace.Evaluation{}}
+	v.target.Labels = s.target.Labels
+	v.sawSample(s.trace.MeasuredAt)
+	s.trace.Evaluation = v.record
+	skip, err := v.open(ctx)
+	if err != nil || skip {
+		return err
+	}
+	res, err := w.Evaluate(ctx, rb.Path, "run", rb.Vocabulary, e.Tree, sandbox.Context{
+		Now: e.run.Started, Target: contextTarget(v.target), Params: rb.Params, Attempt: v.record.Number,
+	}, v)
+	v.record.Events = weave(v.record.Events, res.Events)
+	v.record.Dropped, v.record.Steps = res.Dropped, res.Steps
+	v.conclude(ctx, res, err)
+	return v.settle()
+}
+
+// open finds or opens the episode, and says whether the target is left alone this time.
+func (v *evaluation) open(ctx context.Context) (skip bool, err error) {
+	fn := func(tx store.ReadTx, now action.Clock) (map[string]ledger.Episode, error) {
+		eps, err := ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes(v.rb.Name))
+		if err != nil {
+			return nil, err
+		}
+		if eps == nil {
+			eps = map[string]ledger.Episode{}
+		}
+		ep, ok := eps[v.target.Key]
+		if !ok {
+			ep = ledger.Episode{ID: now.Wall.UTC().Format("20060102-150405-") + suffix(), OpenedAt: now}
+		}
+		ep.SickAt, ep.SeenAt, ep.Healthy = now, now, 0
+		eps[v.target.Key] = ep
+		v.record.Episode, v.record.Number = ep.ID, ep.Begun+1
+		st, err := ledger.GuardState(tx, now, v.e.Alive, v.rb.Name, "", v.target.Key)
+		if err != nil {
+			return nil, err
+		}
+		skip = false
+		for _, d := range st.InDoubt {
+			if d.Target == v.target.Key {
+				skip = true
+				v.record.Outcome = trace.Skipped
+				v.record.Reason = "action " + d.ID + " (" + d.Action + ") on this target is in doubt; a person must resolve it"
+			}
+		}
+		settling, _ := guard.Named("settling")
+		if verdict := settling.Check(guard.Input{Now: now, Policy: v.rb.Policy, State: st, Request: guard.Request{Target: v.target, OldestRead: v.oldest}}); !skip && !verdict.Passed {
+			skip = true
+			v.record.Outcome, v.record.Reason = trace.Skipped, "settling: "+verdict.Measured
+		}
+		return eps, nil
+	}
+	keys := ledger.DecisionKeys(v.rb.Name, "", v.target.Key)
+	if v.e.dry {
+		err = v.e.Store.View(ctx, keys, func(tx store.ReadTx) error {
+			now, err := ledger.Moment(tx, v.e.Sample)
+			if err != nil {
+				return err
+			}
+			_, err = fn(tx, now)
+			return err
+		})
+		return skip, err
+	}
+	err = v.e.Store.Update(ctx, keys, func(tx store.Tx) error {
+		now, err := ledger.Tick(tx, v.e.Sample)
+		if err != nil {
+			return err
+		}
+		eps, err := fn(tx, now)
+		if err != nil {
+			return err
+		}
+		return ledger.Write(tx, ledger.KeyEpisodes(v.rb.Name), eps)
+	})
+	return skip, err
+}
+
+// conclude names the outcome of an evaluation from what the worker and the engine say.
+func (v *evaluation) conclude(ctx context.Context, res sandbox.Result, err error) {
+	r := v.record
+	switch {
+	case v.ended != "":
+		r.Outcome, r.Problem = v.ended, v.endedBy
+		if v.ended == trace.Failed && ctx.Err() != nil {
+			r.Outcome = trace.Interrupted
+		}
+		r.Reason = v.endedBy.Message
+	case err != nil && ctx.Err() != nil:
+		r.Outcome, r.Problem = trace.Interrupted, v.e.interrupted(ctx.Err())
+		r.Reason = r.Problem.Message
+	case err != nil:
+		r.Outcome, r.Problem = trace.Failed, v.e.asProblem(problem.Script, err, "%s", v.rb.Path)
+		r.Reason = r.Problem.Message
+	case res.Outcome != nil && res.Outcome.Type == "escalate":
+		r.Outcome, r.Reason = trace.Escalated, fieldText(res.Outcome, "reason")
+	case res.Outcome != nil && res.Outcome.Type == "nothing":
+		r.Outcome, r.Reason = trace.Nothing, fieldText(res.Outcome, "reason")
+	case res.Outcome != nil:
+		r.Outcome = trace.Failed
+		r.Problem = problem.New(problem.Script, "run returned %s", res.Outcome.Type).At(res.Outcome.Pos).WithHint("return escalate(reason) or nothing(reason), or let run end")
+		r.Reason = r.Problem.Message
+	case v.acted:
+		r.Outcome = trace.Acted
+	default:
+		r.Outcome = trace.Nothing
+	}
+}
+
+// settle brings the attempt to its next state and tells whoever must know, in one transaction. It is not cancelled with
+// the run.
+func (v *evaluation) settle() error {
+	if v.e.dry {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), recordWithin)
+	defer cancel()
+	notice := v.notice()
+	if v.attempt == nil && notice == nil {
+		return nil
+	}
+	keys := append([]string{ledger.KeyClock}, ledger.PutKeys()...)
+	if v.attempt != nil {
+		keys = append(keys, ledger.KeyAttempt(v.attempt.ID))
+		keys = append(keys, ledger.StepKeys(v.attempt)...)
+	}
+	if notice != nil {
+		keys = append(keys, notify.Keys(*notice)...)
+	}
+	return v.e.Store.Update(ctx, keys, func(tx store.Tx) error {
+		now, err := ledger.Tick(tx, v.e.Sample)
+		if err != nil {
+			return err
+		}
+		if v.attempt != nil {
+			a, err := ledger.LoadAttempt(tx, v.attempt.ID)
+			if err != nil {
+				return err
+			}
+			if err := v.settleAttempt(tx, a, now); err != nil {
+				return err
+			}
+			v.record.State = a.State
+		}
+		if notice != nil {
+			return notify.Put(tx, *notice, now.Wall)
+		}
+		return nil
+	})
+}
+
+// settleAttempt takes the attempt's arrow for how the evaluation ended.
+func (v *evaluation) settleAttempt(tx store.Tx, a *action.Attempt, now action.Clock) error {
+	if a.State != action.Open {
+		return nil // recovery has taken it over
+	}
+	to, why := action.Complete, "the evaluation ended: "+string(v.record.Outcome)
+	switch v.record.Outcome {
+	case trace.Failed, trace.Refused:
+		to = action.Interrupted
+		if v.failed || v.record.Outcome == trace.Refused {
+			to = action.AttemptFailed
+		}
+		why = v.record.Reason
+	case trace.DoubtRemains, trace.Interrupted:
+		to, why = action.Interrupted, v.record.Reason
+	}
+	return ledger.EndAttempt(tx, a, to, action.ByEngine, why, now)
+}
+
+// notice is what the owner must be told, or nil.
+func (v *evaluation) notice() *notify.Notice {
+	r := v.record
+	n := &notify.Notice{
+		Runbook: v.rb.Name, Target: v.target.Key, Episode: r.Episode, Owner: v.rb.Owner, Run: v.e.run.ID, At: v.e.wall(),
+		Kind: notify.Escalation, Reason: string(r.Outcome), Text: r.Reason,
+	}
+	switch r.Outcome {
+	case trace.Escalated:
+		n.Reason = "escalate: " + r.Reason
+		return n
+	case trace.Refused:
+		// What lifts by itself is recorded silently; what needs a person is told once.
+		var p *problem.Problem
+		if errors.As(v.endedBy, &p) && p.Code == problem.Refused || p != nil && p.Code == problem.Halted {
+			for _, x := range lastVerdicts(r) {
+				if !x.Passed && x.Class == guard.Person {
+					n.Reason = "refused by " + x.Guard
+					return n
+				}
+			}
+			return nil
+		}
+		n.Reason = "refused: " + string(v.endedBy.Code)
+		return n
+	case trace.Failed, trace.Interrupted, trace.DoubtRemains:
+		if r.Problem != nil {
+			n.Reason = string(r.Outcome) + ": " + string(r.Problem.Code)
+			if r.Problem.Hint != "" {
+				n.Text += "\n" + r.Problem.Hint
+			}
+			if src := r.Problem.Code; src == problem.MetricsSource {
+				n.Kind, n.Source = notify.Source, v.e.Settings.Metrics.Name
+			}
+		}
+		return n
+	}
+	return nil
+}
+
+// lastVerdicts are the guards' answers to the last action that was asked for.
+func lastVerdicts(r *trace.Evaluation) []guard.Verdict {
+	for i := len(r.Events) - 1; i >= 0; i-- {
+		if a := r.Events[i].Action; a != nil {
+			return a.Verdicts
+		}
+	}
+	return nil
+}
+
+// weave puts the worker's branches and the engine's queries and actions into one order: the worker marks where it called.
+func weave(calls []trace.Event, seen []sandbox.Event) []trace.Event {
+	out := make([]trace.Event, 0, len(calls)+len(seen))
+	for i := range seen {
+		if seen[i].Kind != "call" {
+			out = append(out, trace.Event{Branch: &seen[i]})
+			continue
+		}
+		if len(calls) > 0 {
+			out, calls = append(out, calls[0]), calls[1:]
+		}
+	}
+	return append(out, calls...)
+}
+
+func contextTarget(t action.Target) value.Dict {
+	return value.Dict{
+		{Key: value.String("name"), Value: value.String(t.Name)},
+		{Key: value.String("key"), Value: value.String(t.Key)},
+		{Key: value.String("labels"), Value: value.Strings(t.Labels)},
+	}
+}

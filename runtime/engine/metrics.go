@@ -1,0 +1,257 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/seed1de3961f/runbook/builtins/kit"
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost"
+	"github.com/seed1de3961f/runbook/runtime/promexpr"
+	"github.com/seed1de3961f/runbook/runtime/trace"
+)
+
+// source asks the project's metric source at the time of the run and notes every question and answer.
+type source struct {
+	host pluginhost.Host
+	conn pluginhost.Connection
+	wall func() time.Time
+}
+
+// instant asks for the vector at a time.
+func (s source) instant(ctx context.Context, expr string, at time.Time, q *trace.Query) ([]kit.Sample, error) {
+	series, err := s.ask(ctx, "instant", value.Dict{
+		{Key: value.String("expr"), Value: value.String(expr)},
+		{Key: value.String("at"), Value: value.Time(at)},
+	}, q)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]kit.Sample, 0, len(series))
+	for _, s := range series {
+		for _, p := range s.Points {
+			out = append(out, kit.Sample{Labels: s.Labels, Value: p.Value, At: p.At})
+		}
+	}
+	return out, nil
+}
+
+// grid asks for the values at each step of [start, end].
+func (s source) grid(ctx context.Context, expr string, start, end time.Time, step time.Duration, q *trace.Query) ([]kit.Series, error) {
+	return s.ask(ctx, "range", value.Dict{
+		{Key: value.String("expr"), Value: value.String(expr)},
+		{Key: value.String("start"), Value: value.Time(start)},
+		{Key: value.String("end"), Value: value.Time(end)},
+		{Key: value.String("step"), Value: value.Duration(step)},
+	}, q)
+}
+
+func (s source) ask(ctx context.Context, function string, args value.Dict, q *trace.Query) ([]kit.Series, error) {
+	from := s.wall()
+	v, err := s.host.Query(ctx, s.conn, function, args)
+	q.Took += s.wall().Sub(from)
+	if err != nil {
+		q.Error = err.Error()
+		return nil, err
+	}
+	series, err := decodeSeries(v)
+	if err != nil {
+		q.Error = err.Error()
+		return nil, err
+	}
+	q.Answer = renderSeries(series)
+	return series, nil
+}
+
+// decodeSeries reads a metric answer: a list of {"labels": {..}, "points": [[time, value], ..]}.
+func decodeSeries(v value.Value) ([]kit.Series, error) {
+	bad := func(what string) error {
+		return problem.New(problem.MetricsSource, "the metrics plugin answered %s", what)
+	}
+	list, ok := v.(value.List)
+	if !ok {
+		return nil, bad("with " + kindOf(v) + " instead of a list")
+	}
+	out := make([]kit.Series, 0, len(list))
+	for _, el := range list {
+		d, ok := el.(value.Dict)
+		if !ok {
+			return nil, bad("with a list of " + kindOf(el))
+		}
+		var s kit.Series
+		labels, _ := d.Get("labels")
+		ld, ok := labels.(value.Dict)
+		if !ok {
+			return nil, bad("a series without labels")
+		}
+		s.Labels = make(map[string]string, len(ld))
+		for _, e := range ld {
+			k, kok := e.Key.(value.String)
+			x, vok := e.Value.(value.String)
+			if !kok || !vok {
+				return nil, bad("a label that is not text")
+			}
+			s.Labels[string(k)] = string(x)
+		}
+		points, _ := d.Get("points")
+		pl, ok := points.(value.List)
+		if !ok {
+			return nil, bad("a series without points")
+		}
+		for _, p := range pl {
+			pair, ok := p.(value.List)
+			if !ok || len(pair) != 2 {
+				return nil, bad("a point that is not [time, value]")
+			}
+			at, aok := pair[0].(value.Time)
+			val, vok := pair[1].(value.Float)
+			if !aok || !vok {
+				return nil, bad("a point that is not [time, value]")
+			}
+			s.Points = append(s.Points, kit.Point{At: time.Time(at), Value: float64(val)})
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// maxRendered bounds how many series of an answer a trace shows.
+const maxRendered = 8
+
+func renderSeries(series []kit.Series) string {
+	if len(series) == 0 {
+		return "no data"
+	}
+	var b strings.Builder
+	for i, s := range series {
+		if i == maxRendered {
+			fmt.Fprintf(&b, "; and %d more series", len(series)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(labelText(s.Labels))
+		switch n := len(s.Points); n {
+		case 0:
+			b.WriteString(" no points")
+		case 1:
+			fmt.Fprintf(&b, " %s", number(s.Points[0].Value))
+		default:
+			lo, hi := math.Inf(1), math.Inf(-1)
+			for _, p := range s.Points {
+				lo, hi = math.Min(lo, p.Value), math.Max(hi, p.Value)
+			}
+			fmt.Fprintf(&b, " %s (%d points from %s to %s)", number(s.Points[n-1].Value), n, number(lo), number(hi))
+		}
+	}
+	return b.String()
+}
+
+// asker is what a runbook's own queries go through: kit.Host and kit.Metrics for one evaluation.
+type asker struct {
+	v *evaluation
+	q *trace.Query
+}
+
+func (a asker) Now() time.Time       { return a.v.e.run.Started }
+func (a asker) Metrics() kit.Metrics { return a }
+
+func (a asker) expr(text string, where map[string]string) (*promexpr.Expr, error) {
+	e, err := a.v.rb.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	if len(where) > 0 {
+		if e, err = e.WithMatchers(where); err != nil {
+			return nil, err
+		}
+	}
+	a.q.Expr, a.q.Where = e.String(), where
+	return e, nil
+}
+
+// Instant implements kit.Metrics. Each sample carries when it was measured, and one older than max_age is an error: an
+// old value says nothing about now.
+func (a asker) Instant(ctx context.Context, text string, where map[string]string) ([]kit.Sample, error) {
+	e, err := a.expr(text, where)
+	if err != nil {
+		return nil, err
+	}
+	samples, err := a.v.e.source.instant(ctx, e.String(), a.q.At, a.q)
+	if err != nil || len(samples) == 0 {
+		return samples, err
+	}
+	answer := a.q.Answer
+	defer func() { a.q.Answer = answer }()
+	oldest := a.q.At
+	for _, t := range e.Timestamps() {
+		ages, err := a.v.e.source.instant(ctx, t.String(), a.q.At, a.q)
+		if err != nil {
+			return nil, err
+		}
+		newest := time.Time{}
+		for _, s := range ages {
+			if at := seconds(s.Value); at.After(newest) {
+				newest = at
+			}
+			if e.IsSelector() {
+				for i := range samples {
+					if sameLabels(samples[i].Labels, s.Labels) {
+						samples[i].At = seconds(s.Value)
+					}
+				}
+			}
+		}
+		if len(ages) > 0 && newest.Before(oldest) {
+			oldest = newest
+		}
+	}
+	for i := range samples {
+		if !e.IsSelector() {
+			samples[i].At = oldest
+		}
+		if age := a.q.At.Sub(samples[i].At); age > a.v.e.Settings.MaxAge {
+			return nil, problem.New(problem.NoData, "the newest sample of %s is %s old; older than %s says nothing about now", a.q.Expr, age.Round(time.Second), value.FormatDuration(a.v.e.Settings.MaxAge)).
+				WithHint("check that Prometheus scrapes the target; the limit is project(max_age=)")
+		}
+		a.v.sawSample(samples[i].At)
+	}
+	return samples, nil
+}
+
+// Range implements kit.Metrics.
+func (a asker) Range(ctx context.Context, text string, where map[string]string, window, step time.Duration) ([]kit.Series, error) {
+	e, err := a.expr(text, where)
+	if err != nil {
+		return nil, err
+	}
+	if step <= 0 {
+		step = a.v.e.Settings.Sampling
+	}
+	if window <= 0 || window/step > maxGrid {
+		return nil, problem.New(problem.Query, "a window of %s in steps of %s has more than %d points", value.FormatDuration(window), value.FormatDuration(step), maxGrid).
+			WithHint("use a longer step")
+	}
+	series, err := a.v.e.source.grid(ctx, e.String(), a.q.At.Add(-window), a.q.At, step, a.q)
+	for _, s := range series {
+		if n := len(s.Points); n > 0 {
+			a.v.sawSample(s.Points[n-1].At)
+		}
+	}
+	return series, err
+}
+
+// maxGrid is Prometheus' own limit of points in a range answer.
+const maxGrid = 11000
+
+func seconds(f float64) time.Time {
+	if math.IsNaN(f) || math.Abs(f) > 1e11 {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(math.Round(f * 1000)))
+}

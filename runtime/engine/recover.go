@@ -1,0 +1,136 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/ledger"
+	"github.com/seed1de3961f/runbook/runtime/notify"
+	"github.com/seed1de3961f/runbook/runtime/store"
+	"github.com/seed1de3961f/runbook/runtime/trace"
+)
+
+// recover brings the records of dead processes to an end: what was reserved never started, what had begun is in doubt. It is
+// the first thing of every run, whatever runbooks the run is about.
+func (e *engine) recover(ctx context.Context) error {
+	open, err := e.openAttempts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range open {
+		if (o.State == action.Open || o.State == action.Interrupted || o.State == action.AttemptFailed) && !e.Alive(o.Owner) {
+			if err := e.recoverAttempt(ctx, o.ID); err != nil {
+				return fmt.Errorf("recover attempt %s: %w", o.ID, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (e *engine) openAttempts(ctx context.Context) ([]ledger.Open, error) {
+	var open []ledger.Open
+	err := e.Store.View(ctx, []string{ledger.KeyOpen}, func(tx store.ReadTx) (err error) {
+		open, err = ledger.Read[[]ledger.Open](tx, ledger.KeyOpen)
+		return err
+	})
+	return open, err
+}
+
+// recoverAttempt ends the child processes that a dead owner left, then settles its steps and the attempt.
+func (e *engine) recoverAttempt(ctx context.Context, id string) error {
+	a, steps, err := ledger.Attempt(ctx, e.Store, id)
+	if err != nil {
+		return err
+	}
+	if a.State != action.Open && !slices.ContainsFunc(steps, func(s action.Step) bool { return s.State == action.Reserved || s.State == action.Begun }) {
+		return nil // it waits for a person
+	}
+	for _, s := range steps {
+		if s.State == action.Begun && s.Child.PID != 0 {
+			if err := e.KillGroup(s.Child); err != nil {
+				return fmt.Errorf("end what %s left running: %w", s.ID, err)
+			}
+		}
+	}
+	var done []trace.Recovered
+	keys := append([]string{ledger.KeyClock, ledger.KeyAttempt(id)}, ledger.PutKeys()...)
+	for i := range steps {
+		keys = append(keys, ledger.KeyStep(steps[i].Key))
+		keys = append(keys, ledger.RefundKeys(a, &steps[i])...)
+	}
+	n := notify.Notice{
+		Runbook: a.Runbook, Target: a.Target.Key, Episode: a.Episode, Owner: a.Notify, Run: e.run.ID, At: e.wall(),
+		Kind: notify.Escalation, Reason: "interrupted",
+	}
+	keys = append(keys, notify.Keys(n)...)
+	err = e.Store.Update(ctx, keys, func(tx store.Tx) error {
+		done = nil
+		now, err := ledger.Tick(tx, e.Sample)
+		if err != nil {
+			return err
+		}
+		a, err := ledger.LoadAttempt(tx, id)
+		if err != nil {
+			return err
+		}
+		if e.Alive(a.Owner) {
+			return nil
+		}
+		was := a.State
+		var lines []string
+		for _, key := range a.Steps {
+			s, err := ledger.LoadStep(tx, key)
+			if err != nil {
+				return err
+			}
+			ev := action.Event{}
+			switch s.State {
+			case action.Reserved:
+				ev = action.Event{To: action.NotStarted, By: action.ByRecovery, Why: "its run ended before the action began"}
+			case action.Begun:
+				ev = action.Event{To: action.InDoubt, By: action.ByRecovery, Why: "its run ended after the action had begun, before its outcome was known"}
+			}
+			if ev.To != "" {
+				if err := s.Apply(ev, now); err != nil {
+					return err
+				}
+				if err := ledger.SettleStep(tx, a, s); err != nil {
+					return err
+				}
+				done = append(done, trace.Recovered{Attempt: a.ID, Step: s.ID, Action: s.Action, Target: s.Identity.Target, Runbook: s.Identity.Runbook, To: s.State, Why: ev.Why})
+			}
+			lines = append(lines, fmt.Sprintf("%s %s: %s", s.ID, s.Action, s.State))
+		}
+		to := action.AttemptState("")
+		if was == action.Open {
+			to = action.Interrupted
+		}
+		if err := ledger.EndAttempt(tx, a, to, action.ByRecovery, fmt.Sprintf("its run (pid %d) ended before the evaluation did", a.Owner.PID), now); err != nil {
+			return err
+		}
+		if was == action.Open {
+			n.Text = fmt.Sprintf("the run that was acting on %s ended in the middle (killed, or the machine went down); what it did: %s", a.Target.Name, strings.Join(lines, "; "))
+			return notify.Put(tx, n, now.Wall)
+		}
+		return nil
+	})
+	if err == nil {
+		e.run.Recovered = append(e.run.Recovered, done...)
+	}
+	return err
+}
+
+// doubts fills in what is in doubt when the run ends, whoever began it.
+func (e *engine) doubts(ctx context.Context) error {
+	return e.Store.View(ctx, []string{ledger.KeyDoubt}, func(tx store.ReadTx) error {
+		docs, err := ledger.Read[[]ledger.Doubt](tx, ledger.KeyDoubt)
+		e.run.InDoubt = nil
+		for _, d := range docs {
+			e.run.InDoubt = append(e.run.InDoubt, trace.Doubt{Step: d.ID, Action: d.Action, Target: d.Target, Runbook: d.Runbook, Since: d.Since.Wall, Nonce: d.Nonce})
+		}
+		return err
+	})
+}

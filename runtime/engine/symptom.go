@@ -1,0 +1,269 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/seed1de3961f/runbook/builtins/kit"
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/guard"
+	"github.com/seed1de3961f/runbook/runtime/project"
+	"github.com/seed1de3961f/runbook/runtime/trace"
+)
+
+// missingWithin is how long a target that has gone is remembered as missing.
+const missingWithin = 15 * time.Minute
+
+// seen is one target as this run saw it.
+type seen struct {
+	target action.Target
+	trace  *trace.Target
+}
+
+// look asks for the fleet and its symptom and judges every target. A failed, partial or stale answer is never evidence of a problem: it is an error
+// or makes a target unknown.
+func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runbook) ([]seen, guard.FleetView, error) {
+	at := e.run.Started
+	sick := rb.Targets.Sick
+	left := sick.Left
+	tr.Symptom, tr.Held = sick.String(), value.FormatDuration(rb.Targets.Held)
+	var members []kit.Sample
+	var grid []kit.Series
+	stamps := make([][]kit.Sample, len(left.Timestamps()))
+
+	g, gctx := errgroup.WithContext(ctx)
+	ask := func(function, expr string, fn func(ctx context.Context, q *trace.Query) error) {
+		q := &trace.Query{Function: function, Expr: expr, At: at}
+		tr.Queries = append(tr.Queries, q)
+		g.Go(func() error {
+			if err := fn(gctx, q); err != nil {
+				return fmt.Errorf("ask for the %s: %w", function, err)
+			}
+			return nil
+		})
+	}
+	if rb.Targets.All != nil {
+		ask("fleet", rb.Targets.All.String(), func(ctx context.Context, q *trace.Query) (err error) {
+			members, err = e.source.instant(ctx, q.Expr, at, q)
+			return err
+		})
+	}
+	step := e.gridStep(rb.Targets.Held)
+	intervals := int((rb.Targets.Held + step - 1) / step)
+	ask("symptom", left.String(), func(ctx context.Context, q *trace.Query) (err error) {
+		grid, err = e.source.grid(ctx, q.Expr, at.Add(-time.Duration(intervals)*step), at, step, q)
+		return err
+	})
+	for i, t := range left.Timestamps() {
+		ask("age", t.String(), func(ctx context.Context, q *trace.Query) (err error) {
+			stamps[i], err = e.source.instant(ctx, q.Expr, at, q)
+			q.Answer = renderAges(stamps[i], at)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, guard.FleetView{}, err
+	}
+
+	all, err := e.population(rb, members)
+	if err != nil {
+		return nil, guard.FleetView{}, err
+	}
+	byKey, err := seriesByTarget(rb, grid)
+	if err != nil {
+		return nil, guard.FleetView{}, err
+	}
+	out := make([]seen, 0, len(all))
+	view := guard.FleetView{ID: rb.Targets.ID, Single: rb.Targets.Single, MaxBad: rb.Targets.MaxBad}
+	tr.Fleet = &trace.Fleet{Members: len(all)}
+	for _, t := range all {
+		measured := newestFor(rb, t, stamps)
+		tt := judge(rb, t, byKey[t.Key], measured, intervals+1, at, e.Settings.MaxAge)
+		out = append(out, seen{t, tt})
+		view.Members = append(view.Members, t.Key)
+		switch tt.Condition {
+		case trace.Sick:
+			tr.Fleet.Sick++
+			view.Sick = append(view.Sick, t.Key)
+		case trace.Pending:
+			tr.Fleet.Pending++
+			view.Sick = append(view.Sick, t.Key)
+		case trace.Unknown:
+			tr.Fleet.Unknown++
+			view.Unknown = append(view.Unknown, t.Key)
+		}
+	}
+	if tr.Fleet.Sick > 0 && rb.Targets.All != nil {
+		if view.Missing, err = e.missing(ctx, rb, all, tr); err != nil {
+			return nil, guard.FleetView{}, err
+		}
+	}
+	return out, view, nil
+}
+
+// gridStep is the sampling, widened so that a window never has more than 500 points.
+func (e *engine) gridStep(held time.Duration) time.Duration {
+	return max(e.Settings.Sampling, held/500)
+}
+
+// population turns the members into targets with unique keys, sorted.
+func (e *engine) population(rb *project.Runbook, members []kit.Sample) ([]action.Target, error) {
+	if rb.Targets.Single {
+		return []action.Target{rb.Targets.Target}, nil
+	}
+	out := make([]action.Target, 0, len(members))
+	byKey := map[string]map[string]string{}
+	for _, m := range members {
+		t, err := rb.Target(m.Labels)
+		if err != nil {
+			return nil, err
+		}
+		if other, ok := byKey[t.Key]; ok {
+			return nil, problem.New(problem.Query, "all = returns two series for target %s: %s and %s", t.Key, labelText(other), labelText(t.Labels)).
+				At(rb.Pos).WithHint("make by= more specific, or aggregate: max by (%s) (...)", strings.Join(rb.Targets.By, ", "))
+		}
+		byKey[t.Key] = t.Labels
+		out = append(out, t)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Key < out[j].Key })
+	return out, nil
+}
+
+func seriesByTarget(rb *project.Runbook, grid []kit.Series) (map[string]kit.Series, error) {
+	out := map[string]kit.Series{}
+	for _, s := range grid {
+		key := rb.Targets.Target.Key
+		if !rb.Targets.Single {
+			t, err := rb.Target(s.Labels)
+			if err != nil {
+				return nil, err
+			}
+			key = t.Key
+		}
+		if other, ok := out[key]; ok {
+			return nil, problem.New(problem.Query, "sick = returns two series for target %s: %s and %s", key, labelText(other.Labels), labelText(s.Labels)).
+				At(rb.Pos).WithHint("aggregate to one value for each target: max by (%s) (...)", strings.Join(rb.Targets.By, ", "))
+		}
+		out[key] = s
+	}
+	return out, nil
+}
+
+// newestFor is when the target's symptom was measured: the newest sample of each selector, the oldest of those. A selector
+// whose series do not carry the target's labels counts with the newest it has at all.
+func newestFor(rb *project.Runbook, t action.Target, stamps [][]kit.Sample) time.Time {
+	var out time.Time
+	for _, samples := range stamps {
+		var own, any time.Time
+		for _, s := range samples {
+			at := seconds(s.Value)
+			if at.After(any) {
+				any = at
+			}
+			if rb.Matches(t, s.Labels) && at.After(own) {
+				own = at
+			}
+		}
+		if own.IsZero() && !carries(rb.Targets.By, samples) {
+			own = any
+		}
+		if own.IsZero() {
+			return time.Time{}
+		}
+		if out.IsZero() || own.Before(out) {
+			out = own
+		}
+	}
+	return out
+}
+
+// carries says whether the series have the labels that name targets.
+func carries(by []string, samples []kit.Sample) bool {
+	for _, s := range samples {
+		if len(by) > 0 && !slices.ContainsFunc(by, func(l string) bool { _, ok := s.Labels[l]; return !ok }) {
+			return true
+		}
+	}
+	return false
+}
+
+// judge says what is known of one target from the grid of its symptom over the held window.
+func judge(rb *project.Runbook, t action.Target, s kit.Series, measured time.Time, points int, at time.Time, maxAge time.Duration) *trace.Target {
+	tt := &trace.Target{Key: t.Key, Name: t.Name, Condition: trace.Unknown, MeasuredAt: measured}
+	defer func() {
+		if tt.Condition != trace.Healthy {
+			tt.Labels = maps.Clone(t.Labels)
+		}
+	}()
+	sick := rb.Targets.Sick
+	if len(s.Points) == 0 {
+		tt.Why = "no data for " + sick.Left.String()
+		return tt
+	}
+	last := s.Points[len(s.Points)-1]
+	if !math.IsNaN(last.Value) && !math.IsInf(last.Value, 0) {
+		v := last.Value
+		tt.Value = &v
+	}
+	switch {
+	case last.At.Before(at.Add(-time.Millisecond)):
+		tt.Why = fmt.Sprintf("no data now; the last value was %s at %s", number(last.Value), last.At.UTC().Format(time.TimeOnly))
+		return tt
+	case measured.IsZero() || at.Sub(measured) > maxAge:
+		tt.Why = fmt.Sprintf("stale: measured %s ago, more than %s", at.Sub(measured).Round(time.Second), value.FormatDuration(maxAge))
+		return tt
+	case tt.Value == nil:
+		tt.Why = fmt.Sprintf("the value is %s, which is not a measurement", number(last.Value))
+		return tt
+	case !sick.Holds(last.Value):
+		tt.Condition, tt.Why = trace.Healthy, fmt.Sprintf("%s, not %s %s", number(last.Value), sick.Op, number(sick.Threshold))
+		return tt
+	}
+	held := 0
+	for i := len(s.Points) - 1; i >= 0 && sick.Holds(s.Points[i].Value); i-- {
+		held++
+	}
+	if held < points {
+		tt.Condition = trace.Pending
+		tt.Why = fmt.Sprintf("%s %s %s, but not for all of the last %s (%d of %d samples)", number(last.Value), sick.Op, number(sick.Threshold), value.FormatDuration(rb.Targets.Held), held, points)
+		return tt
+	}
+	tt.Condition = trace.Sick
+	tt.Why = fmt.Sprintf("%s %s %s, held for %s", number(last.Value), sick.Op, number(sick.Threshold), value.FormatDuration(rb.Targets.Held))
+	return tt
+}
+
+// missing are the keys of members that were there within missingWithin and are gone.
+func (e *engine) missing(ctx context.Context, rb *project.Runbook, all []action.Target, tr *trace.Runbook) ([]string, error) {
+	at := e.run.Started
+	q := &trace.Query{Function: "fleet before", At: at}
+	q.Expr = fmt.Sprintf("count_over_time((%s)[%s:%s])", rb.Targets.All, value.FormatDuration(missingWithin), value.FormatDuration(e.Settings.Sampling))
+	tr.Queries = append(tr.Queries, q)
+	before, err := e.source.instant(ctx, q.Expr, at, q)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the fleet before: %w", err)
+	}
+	var gone []string
+	for _, s := range before {
+		t, err := rb.Target(s.Labels)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(all, func(o action.Target) bool { return o.Key == t.Key }) && !slices.Contains(gone, t.Key) {
+			gone = append(gone, t.Key)
+			tr.Fleet.Missing++
+			tr.Targets = append(tr.Targets, &trace.Target{Key: t.Key, Name: t.Name, Labels: t.Labels, Condition: trace.Missing, Why: "was there within " + value.FormatDuration(missingWithin) + " and is gone"})
+		}
+	}
+	return gone, nil
+}
