@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/seed1de3961f/runbook/builtins"
+	"github.com/seed1de3961f/runbook/builtins/kit"
+	"github.com/seed1de3961f/runbook/plugins"
+	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runtime/control"
+	"github.com/seed1de3961f/runbook/runtime/heartbeat"
+	"github.com/seed1de3961f/runbook/runtime/notify"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost"
+	"github.com/seed1de3961f/runbook/runtime/project"
+	"github.com/seed1de3961f/runbook/runtime/sandbox"
+	"github.com/seed1de3961f/runbook/runtime/store/pebble"
+	"github.com/seed1de3961f/runbook/runtime/trace"
+)
+
+// opened is a project that was read: its files and settings, and a way to start workers.
+type opened struct {
+	tree      *project.Tree
+	settings  *project.Settings
+	manifests []sdk.Manifest
+	families  []kit.Family
+	exe       string
+	worker    sandbox.Worker // the one that read project.star, nil once it has been handed on
+}
+
+// openProject reads project.star.
+func (c *call) openProject(ctx context.Context) (*opened, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, problem.Wrap(problem.Internal, err, "find this program's own file")
+	}
+	root, err := project.Find(c.projectDir())
+	if err != nil {
+		return nil, err
+	}
+	tree, err := project.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	o := &opened{tree: tree, exe: exe}
+	if o.worker, err = (sandbox.Spawner{Exe: exe}).Start(ctx); err != nil {
+		return nil, err
+	}
+	if o.settings, err = project.LoadSettings(ctx, o.worker, tree); err != nil {
+		o.close()
+		return nil, err
+	}
+	o.settings.Env = c.stdio.Env
+	state, err := c.givenState()
+	if err != nil {
+		o.close()
+		return nil, err
+	}
+	if state != "" {
+		o.settings.StateDir = state
+	}
+	if o.manifests, err = plugins.Manifests(); err != nil {
+		o.close()
+		return nil, err
+	}
+	if err := o.settings.CheckConnections(o.manifest, names(o.manifests)); err != nil {
+		o.close()
+		return nil, err
+	}
+	generated, err := pluginhost.Families(o.manifests)
+	if err != nil {
+		o.close()
+		return nil, err
+	}
+	o.families = append(builtins.All(), generated...)
+	return o, nil
+}
+
+// spawn starts a worker under the project's limits. The one that read project.star is used first, if its limits are the same.
+func (o *opened) spawn(ctx context.Context) (sandbox.Worker, error) {
+	if w := o.worker; w != nil && !w.Dead() && o.settings.Limits == (sandbox.Limits{}) {
+		o.worker = nil
+		return w, nil
+	}
+	return sandbox.Spawner{Exe: o.exe, Limits: o.settings.Limits}.Start(ctx)
+}
+
+func (o *opened) close() {
+	if o.worker != nil {
+		o.worker.Close()
+	}
+}
+
+// openState finds the state directory: --state, $RUNBOOK_STATE, or what project.star says.
+func (c *call) openState(ctx context.Context) (control.State, error) {
+	dir, err := c.givenState()
+	if err != nil {
+		return control.State{}, err
+	}
+	if dir == "" {
+		o, err := c.openProject(ctx)
+		if err != nil {
+			return control.State{}, err
+		}
+		defer o.close()
+		dir = o.settings.StateDir
+	}
+	return control.Open(dir)
+}
+
+// openStore is the store of a state directory. It is opened at the first transaction.
+func openStore(s control.State, command string) (*pebble.Store, error) {
+	return pebble.New(pebble.Config{Dir: filepath.Join(s.Dir, "store"), Holder: "runbook " + command})
+}
+
+// manifest describes a plugin without starting it.
+func (o *opened) manifest(plugin string) (sdk.Manifest, error) {
+	for _, m := range o.manifests {
+		if m.Name == plugin {
+			return m, nil
+		}
+	}
+	known := names(o.manifests)
+	return sdk.Manifest{}, problem.New(problem.PluginMissing, "there is no plugin %q%s", plugin, problem.DidYouMean(plugin, known)).
+		WithHint("the plugins are: %s", strings.Join(known, ", "))
+}
+
+func names(manifests []sdk.Manifest) []string {
+	out := make([]string, len(manifests))
+	for i, m := range manifests {
+		out[i] = m.Name
+	}
+	return out
+}
+
+// sinks are the routes of notices: stderr, and the webhooks of project.star.
+func (o *opened) sinks(c *call) ([]notify.Sink, error) {
+	sinks := []notify.Sink{notify.Stderr(c.stdio.Err)}
+	for _, w := range o.settings.Notify {
+		to, err := o.settings.URL(w.URL)
+		if err != nil {
+			return nil, err
+		}
+		headers := map[string]string{}
+		for k, v := range w.Headers {
+			if headers[k], err = o.settings.Text(v); err != nil {
+				return nil, err
+			}
+		}
+		sinks = append(sinks, notify.Webhook(to, headers, w.Wants))
+	}
+	return sinks, nil
+}
+
+// heartbeat leaves the signs of life that project.star asks for.
+func (o *opened) heartbeat(ctx context.Context, r *trace.Run) error {
+	var errs []error
+	if o.settings.Heartbeat != "" {
+		errs = append(errs, heartbeat.Write(o.settings.Heartbeat, r))
+	}
+	if o.settings.HeartbeatURL != nil {
+		to, err := o.settings.URL(o.settings.HeartbeatURL)
+		if err == nil {
+			err = heartbeat.Ping(ctx, to)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	cli "github.com/urfave/cli/v2"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runtime/clock"
+	"github.com/seed1de3961f/runbook/runtime/control"
+	"github.com/seed1de3961f/runbook/runtime/engine"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost"
+	"github.com/seed1de3961f/runbook/runtime/process"
+	"github.com/seed1de3961f/runbook/runtime/trace"
+)
+
+func runCommand() spec {
+	return spec{
+		name: "run", group: "Run", summary: "evaluate the runbooks that are due, once, and act",
+		about: `Recovers what an earlier run left behind, verifies earlier actions, then
+evaluates each runbook whose schedule says so, for each of its sick targets.
+Acts only where every guard allows it. This is what cron or a systemd timer
+starts; see docs/schedule.md.`,
+		args: "[PATH...]", max: many, takes: takesProject | takesState,
+		flags: []cli.Flag{
+			&cli.BoolFlag{Name: "dry-run", Usage: "decide and show each guard's verdict; change nothing"},
+			&cli.StringFlag{Name: "target", Usage: "only `TARGET`, now, whatever the schedule says; it must be sick"},
+		},
+		example: "runbook run --dry-run",
+		run:     runRun,
+	}
+}
+
+func runRun(ctx context.Context, c *call) (result, error) {
+	o, err := c.openProject(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer o.close()
+	paths, err := o.settings.Runbooks(o.tree, c.args)
+	if err != nil {
+		return nil, err
+	}
+	state, err := control.Open(o.settings.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	st, err := openStore(state, "run")
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
+	host, err := pluginhost.New(pluginhost.Config{
+		Exe: o.exe, RunDir: filepath.Join(state.Dir, "plugins"), CacheDir: filepath.Join(state.Dir, "cache"), Bundled: o.manifests,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	sinks, err := o.sinks(c)
+	if err != nil {
+		return nil, err
+	}
+	r, err := engine.Run(ctx, engine.Deps{
+		State: state, Store: st, Host: host, Spawn: o.spawn, Tree: o.tree, Settings: o.settings, Families: o.families,
+		Sample: clock.Read, Now: c.stdio.Now, Env: c.stdio.Env, Self: process.Self(), Alive: process.Alive, KillGroup: process.KillGroup,
+		Sinks: sinks, Heartbeat: o.heartbeat, Log: c.log, Version: buildInfo().Version, Hook: c.stdio.Hook,
+	}, engine.Options{Paths: paths, Target: c.String("target"), DryRun: c.Bool("dry-run")})
+	if r == nil {
+		return nil, err
+	}
+	var res result = runResult{r}
+	if err != nil && !alreadyIn(r, err) {
+		return res, err
+	}
+	if r.Exit != problem.ExitOK {
+		return res, exitWith(r.Exit)
+	}
+	return res, nil
+}
+
+// alreadyIn says whether the run's own problems tell of err.
+func alreadyIn(r *trace.Run, err error) bool {
+	p, ok := errors.AsType[*problem.Problem](err)
+	for _, q := range r.Problems {
+		if ok && q.Code == p.Code && q.Message == p.Message {
+			return true
+		}
+	}
+	return false
+}
+
+// runResult is a run. For a person it says what is not as it should be, and one line for the rest.
+type runResult struct{ *trace.Run }
+
+func (r runResult) text(u *ui) {
+	u.tree(trace.Summary(r.Run), "")
+	if len(r.Runbooks) > 0 && !r.DryRun && trace.Eventful(r.Run) {
+		u.Printf("\nwhy, in full: runbook explain %s\n", r.ID)
+	}
+}

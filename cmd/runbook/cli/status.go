@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runtime/clock"
+	"github.com/seed1de3961f/runbook/runtime/control"
+	"github.com/seed1de3961f/runbook/runtime/ledger"
+	"github.com/seed1de3961f/runbook/runtime/process"
+)
+
+func statusCommand() spec {
+	return spec{
+		name: "status", group: "Look", summary: "show on one screen what a person on call must know",
+		about: `Is it halted? What is in flight, in doubt, waiting for its verification,
+cooling down? How did the last runs end? Says whether it is halted also when
+the store cannot be read.`,
+		takes: takesProject | takesState, example: "runbook status",
+		run: runStatus,
+	}
+}
+
+type statusResult struct {
+	State   string             `json:"state"`
+	Halted  bool               `json:"halted"`
+	Halt    []control.HaltInfo `json:"halt"`
+	Open    []ledger.Open      `json:"open"`
+	InDoubt []ledger.Doubt     `json:"in_doubt"`
+	Cooling []ledger.Cooling   `json:"cooling"`
+	Runs    []runLine          `json:"runs"`
+	now     time.Time
+	trusted time.Duration
+	unread  bool
+}
+
+func runStatus(ctx context.Context, c *call) (result, error) {
+	state, err := c.openState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res := statusResult{
+		State: state.Dir, Halt: state.Check(c.stdio.Env), now: c.stdio.Now(), unread: true,
+		Open: []ledger.Open{}, InDoubt: []ledger.Doubt{}, Cooling: []ledger.Cooling{}, Runs: []runLine{},
+	}
+	res.Halted = len(res.Halt) > 0
+	st, err := openStore(state, "status")
+	if err != nil {
+		return res, err
+	}
+	defer st.Close()
+	s, err := ledger.ReadStatus(ctx, st, clock.Read)
+	if err != nil {
+		return res, err
+	}
+	runs, err := ledger.Runs(ctx, st, 5)
+	if err != nil {
+		return res, err
+	}
+	res.unread, res.trusted = false, s.Now.Trusted
+	res.Open, res.InDoubt, res.Cooling = append(res.Open, s.Open...), append(res.InDoubt, s.InDoubt...), append(res.Cooling, s.Cooling...)
+	for _, r := range runs {
+		res.Runs = append(res.Runs, newRunLine(r))
+	}
+	if res.Halted || len(res.InDoubt) > 0 {
+		return res, exitWith(problem.ExitRefused)
+	}
+	return res, nil
+}
+
+func (r statusResult) text(u *ui) {
+	if r.Halted {
+		u.Printf("%s\n", red("HALTED: nothing acts"))
+		for _, h := range r.Halt {
+			u.Printf("  %s\n", h)
+		}
+		u.Printf("  lift it with: runbook resume --reason \"...\"\n")
+	} else {
+		u.Printf("%s\n", green("not halted"))
+	}
+	if r.unread {
+		return
+	}
+	section := func(title, none string, rows []string) {
+		if len(rows) == 0 {
+			u.Printf("%s: %s\n", title, none)
+			return
+		}
+		u.Printf("%s:\n", title)
+		for _, row := range rows {
+			u.Printf("  %s\n", row)
+		}
+	}
+	var doubt, open, cooling []string
+	for _, d := range r.InDoubt {
+		doubt = append(doubt, fmt.Sprintf("%s  %s on %s (%s), began %s; runbook actions %s", red(d.ID), d.Action, d.Target, d.Runbook, when(d.Since.Wall, r.now), d.ID))
+	}
+	for _, o := range r.Open {
+		state := spoken(string(o.State))
+		switch {
+		case o.State == "open" && process.Alive(o.Owner):
+			state = fmt.Sprintf("acting right now, process %d", o.Owner.PID)
+		case o.State == "open":
+			state = "its run died; the next run recovers it"
+		case o.State == "complete":
+			state = "done, being verified"
+		case o.State == "interrupted" || o.State == "failed":
+			state += ", waits for a person"
+		}
+		open = append(open, fmt.Sprintf("%s  %s (%s), since %s: %s", o.ID, o.Target, o.Runbook, when(o.Since.Wall, r.now), state))
+	}
+	for _, c := range r.Cooling {
+		cooling = append(cooling, fmt.Sprintf("%s  until %s", c.Target, when(r.now.Add(c.At.Trusted+c.For-r.trusted), r.now)))
+	}
+	section("in doubt", "nothing", doubt)
+	section("attempts that hold their target", "none", open)
+	section("cooling down", "nothing", cooling)
+	if len(r.Runs) == 0 {
+		u.Printf("last runs: none yet\n")
+		return
+	}
+	u.Printf("last runs:\n")
+	runsResult{Runs: r.Runs, now: r.now}.text(u)
+}
