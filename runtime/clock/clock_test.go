@@ -61,7 +61,7 @@ func TestAdvance(t *testing.T) {
 			if diff := cmp.Diff(action.Clock{Wall: c.to.Wall, Trusted: origin + c.passed}, to.Clock()); diff != "" {
 				t.Error(diff)
 			}
-			for _, n := range strings.Fields(c.notes) {
+			for n := range strings.FieldsSeq(c.notes) {
 				if !hasNote(notes, n) {
 					t.Errorf("no note %q in %v", n, notes)
 				}

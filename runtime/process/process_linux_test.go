@@ -149,7 +149,10 @@ func TestKillGroupSparesOthers(t *testing.T) {
 	mustBeGone(t, child, false)
 
 	for _, c := range []action.Child{
-		{}, {PID: 1, Group: 1}, {PID: 77, Group: 0}, {PID: 77, Group: -5},
+		{},
+		{PID: 1, Group: 1},
+		{PID: 77, Group: 0},
+		{PID: 77, Group: -5},
 		{PID: os.Getpid(), Start: Self().Start, Group: syscall.Getpgrp()},
 		{PID: child.PID, Start: child.Start, Group: child.Group + 1},
 	} {

@@ -17,7 +17,7 @@ func asNobody(t *testing.T, role, dir string) (stderr string, ok bool) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		base, err := os.MkdirTemp("", "store-test")
+		base, err := os.MkdirTemp("", "store-test") //nolint:usetesting // t.TempDir is below a directory that only its owner enters
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -46,7 +46,7 @@ var roles = map[string]func(dir string) error{
 		s, err := New(Config{Dir: dir, Wait: testWait})
 		for err == nil {
 			if err = storetest.Increment(context.Background(), s, "n"); err == nil {
-				fmt.Println("committed")
+				fmt.Fprintln(os.Stdout, "committed")
 			}
 		}
 		return err
@@ -70,7 +70,7 @@ var roles = map[string]func(dir string) error{
 			if err := grandchild.Start(); err != nil {
 				return err
 			}
-			fmt.Println(grandchild.Process.Pid)
+			fmt.Fprintln(os.Stdout, grandchild.Process.Pid)
 			_, err := io.Copy(io.Discard, os.Stdin)
 			return err
 		})
@@ -119,7 +119,7 @@ func failing(dir string, fsys vfs.FS, fail *atomic.Bool) error {
 	}
 	fail.Store(true)
 	err = storetest.Increment(context.Background(), s, "n")
-	fmt.Println("returned", err) // must not be reached
+	fmt.Fprintln(os.Stdout, "returned", err) // must not be reached
 	return nil
 }
 

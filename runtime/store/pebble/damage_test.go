@@ -15,8 +15,7 @@ import (
 )
 
 func code(err error) problem.Code {
-	var p *problem.Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		return p.Code
 	}
 	return ""

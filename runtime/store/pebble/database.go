@@ -87,7 +87,7 @@ func (d *database) get(key string) ([]byte, error) {
 // order matters: a mark ahead of the database would look like a lost record after a crash.
 func (d *database) commit(t *tx) error {
 	b := d.db.NewBatch()
-	defer b.Close()
+	defer func() { _ = b.Close() }()
 	sum := sha256.New()
 	sum.Write(d.chain[:])
 	for _, k := range t.keys() {
@@ -137,7 +137,7 @@ func (d *database) scan(ctx context.Context, prefix string, reverse bool, fn fun
 	if err != nil {
 		return d.cfg.unreadable(err, "scan %q", prefix)
 	}
-	defer it.Close()
+	defer func() { _ = it.Close() }() // its error is it.Error's
 	first, next := it.First, it.Next
 	if reverse {
 		first, next = it.Last, it.Prev

@@ -8,8 +8,6 @@ import (
 	"io/fs"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-
-	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
 
 // The mark file names the last commit that was acknowledged. It has two slots, a disk block apart, written in turn, so
@@ -81,10 +79,6 @@ func (c *Config) openMark(readOnly bool) (*mark, error) {
 	m := &mark{f: f}
 	if err := m.read(); err != nil {
 		_ = f.Close()
-		var p *problem.Problem
-		if errors.As(err, &p) {
-			return nil, err
-		}
 		return nil, c.unusable(err, "read mark %s", c.MarkFile)
 	}
 	if m.next < 0 {

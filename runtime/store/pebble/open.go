@@ -69,7 +69,7 @@ func (c *Config) checkFormat() error {
 // missing tells a store that never was, or was never finished, from one that was emptied.
 func (c *Config) missing() error {
 	if m, err := c.openMark(true); err == nil {
-		defer m.close()
+		defer func() { _ = m.close() }()
 		if m.seq > 0 {
 			return problem.New(problem.StoreDamaged, "store %s is gone or emptied: it had %d commits", c.Dir, m.seq).
 				WithHint("restore the state directory from a backup; do not run init over it")
@@ -79,7 +79,8 @@ func (c *Config) missing() error {
 		WithHint("create the state directory once with: runbook init --state DIR")
 }
 
-// options are the ones that were measured; see docs/design on the store.
+// options are the ones that were measured for many short runs over little data. Automatic compactions stay on: without them
+// a thousand runs left a thousand files.
 func (c *Config) options(d *database, readOnly bool) *pdb.Options {
 	o := &pdb.Options{
 		FS:                 syncFS{c.FS, readOnly},
@@ -131,7 +132,7 @@ func (d *database) verify() error {
 	if err != nil {
 		return d.cfg.unreadable(err, "read the log")
 	}
-	defer it.Close()
+	defer func() { _ = it.Close() }() // its error is it.Error's
 	d.seq = d.floor - 1
 	var marked *chain
 	if d.mark.seq == 0 {

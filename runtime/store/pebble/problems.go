@@ -72,8 +72,7 @@ func (c *Config) cannotOpen(err error) *problem.Problem {
 	case errors.Is(err, fs.ErrPermission):
 		return c.unusable(err, "open store %s", c.Dir)
 	}
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if _, ok := errors.AsType[syscall.Errno](err); ok {
 		return c.unusable(err, "open store %s", c.Dir)
 	}
 	return c.damaged("%v", err)

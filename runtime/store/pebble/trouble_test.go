@@ -19,8 +19,7 @@ import (
 )
 
 func asProblem(err error) *problem.Problem {
-	var p *problem.Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		return p
 	}
 	return nil
