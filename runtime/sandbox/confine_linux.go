@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +31,7 @@ func confineProcess(h wire.Hello) (*page, error) {
 	if err := os.Chdir("/"); err != nil {
 		return nil, err
 	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+	if err := noNewPrivileges(); err != nil {
 		return nil, fmt.Errorf("no_new_privs: %w", err)
 	}
 	// RLIMIT_AS would be of no use: Go and big integers reserve gigabytes that they never touch. The limit of data leaves
@@ -60,6 +61,18 @@ func confineProcess(h wire.Hello) (*page, error) {
 		os.Exit(exitLimit)
 	}()
 	return p, setCPU(h)
+}
+
+// noNewPrivileges is set for each thread; where the C library is linked in, only for this one and those that it starts.
+func noNewPrivileges() error {
+	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
+	if errno == syscall.ENOTSUP {
+		return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	}
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // setLimit lowers a limit for good and looks whether it took.

@@ -2,33 +2,46 @@ package sandbox
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 )
 
-// limit is one of the limits(...) settings.
-type limit struct {
-	setting string
-	what    string // with one %s for the value
-	raise   string // an example of a larger value
+// overLimit names a limit, its setting and a value that would allow more.
+func overLimit(setting, more, format string, args ...any) *problem.Problem {
+	return problem.New(problem.Limit, format+" (limits(%s=))", append(args, setting)...).
+		WithHint("do less, or raise limits(%s = %s) in project.star", setting, more)
 }
 
-var (
-	limitSteps  = limit{"steps", "stopped after %s steps", "20_000_000"}
-	limitTime   = limit{"time", "stopped after %s of its own time", `"1m"`}
-	limitStall  = limit{"time", "stopped: one operation took longer than %s, a tenth of the time", `"1m"`}
-	limitMemory = limit{"memory", "stopped at the memory limit of %s", `"256MiB"`}
-	limitFile   = limit{"source_file", "the file is larger than %s", `"512KiB"`}
-	limitSource = limit{"source", "the file and all that it loads are larger than %s", `"2MiB"`}
-)
-
-// limitProblem names the limit and its setting.
-func limitProblem(l limit, val string) *problem.Problem {
-	return problem.New(problem.Limit, l.what+" (limits(%s=))", val, l.setting).
-		WithHint("do less, or raise limits(%s = %s) in project.star", l.setting, l.raise)
+func overSteps(n uint64) *problem.Problem {
+	return overLimit("steps", fmt.Sprint(2*n), "stopped after %d steps", n)
 }
+
+func overTime(d time.Duration) *problem.Problem {
+	return overLimit("time", moreTime(d), "stopped after %s of its own time", value.FormatDuration(d))
+}
+
+func overStall(l Limits) *problem.Problem {
+	return overLimit("time", moreTime(l.Time), "stopped: one operation took longer than %s, a tenth of the time", value.FormatDuration(l.stall()))
+}
+
+func overMemory(n int64) *problem.Problem {
+	return overLimit("memory", moreSize(n), "stopped at the memory limit of %s", size(n))
+}
+
+func overFile(n int64) *problem.Problem {
+	return overLimit("source_file", moreSize(n), "the file is larger than %s", size(n))
+}
+
+func overSource(n int64) *problem.Problem {
+	return overLimit("source", moreSize(n), "the file and all that it loads are larger than %s", size(n))
+}
+
+func moreTime(d time.Duration) string { return `"` + value.FormatDuration(2*d) + `"` }
+
+func moreSize(n int64) string { return `"` + strings.ReplaceAll(size(2*n), " ", "") + `"` }
 
 func limitStack() *problem.Problem {
 	return problem.New(problem.Limit, "stopped: nested too deeply for a stack of %s", size(maxStack)).
@@ -54,11 +67,11 @@ type end struct {
 func (e end) problem(l Limits, at value.Pos) *problem.Problem {
 	switch {
 	case e.cause == causeMemory || outOfMemory.MatchString(e.words):
-		return limitProblem(limitMemory, size(l.Memory)).At(at)
+		return overMemory(l.Memory).At(at)
 	case stackOverflow.MatchString(e.words):
 		return limitStack().At(at)
 	case e.cause == causeTime:
-		return limitProblem(limitTime, duration(l.Time)).At(at)
+		return overTime(l.Time).At(at)
 	case e.signal != "":
 		p := problem.New(problem.Sandbox, "the worker process was ended from outside (%s)", e.signal).At(at)
 		if e.signal == "killed" {
@@ -78,13 +91,11 @@ var (
 	stackOverflow = re(`stack exceeds|stack overflow`)
 )
 
-func duration(d time.Duration) string { return value.FormatDuration(d) }
-
 // panicProblem words a Go panic in the worker: some builtins answer a request for too much memory with one.
 func panicProblem(x any, memory int64) *problem.Problem {
 	text := fmt.Sprint(x)
 	if re(`out of range|too large|overflow|makeslice|makemap|growslice`).MatchString(text) {
-		return limitProblem(limitMemory, size(memory))
+		return overMemory(memory)
 	}
 	return problem.New(problem.Sandbox, "the interpreter failed: %s", clip(text, 300))
 }

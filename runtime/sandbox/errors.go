@@ -32,7 +32,7 @@ func (s *session) explain(err error) *problem.Problem {
 
 func (s *session) classify(err error, stack *starlark.EvalError) *problem.Problem {
 	if s.over {
-		return limitProblem(limitSteps, fmt.Sprint(s.steps))
+		return overSteps(s.steps)
 	}
 	var p *problem.Problem
 	if asProblem(err, &p) {
@@ -66,12 +66,27 @@ func innermost(err error) *starlark.EvalError {
 	return found
 }
 
-// where is the innermost place in a file.
-func (s *session) where(e *starlark.EvalError) value.Pos {
+// frames are those in files, the innermost first. A call that could not begin is the caller's mistake, so
+// the frame of the function that was called is left out.
+func (s *session) frames(e *starlark.EvalError) []starlark.CallFrame {
+	var list []starlark.CallFrame
 	for _, fr := range slices.Backward(e.CallStack) {
 		if s.files[fr.Pos.Filename()] != nil {
-			return fromSyntax(fr.Pos)
+			list = append(list, fr)
 		}
+	}
+	if len(list) > 1 && notBegun.MatchString(e.Msg) {
+		return list[1:]
+	}
+	return list
+}
+
+var notBegun = regexp.MustCompile(`^function \S+ (accepts|missing|got|called)\b`)
+
+// where is the innermost place in a file.
+func (s *session) where(e *starlark.EvalError) value.Pos {
+	if list := s.frames(e); len(list) > 0 {
+		return fromSyntax(list[0].Pos)
 	}
 	return value.Pos{}
 }
@@ -79,19 +94,15 @@ func (s *session) where(e *starlark.EvalError) value.Pos {
 // callers are the frames around the innermost one.
 func (s *session) callers(e *starlark.EvalError) []string {
 	var lines []string
-	inner := true
-	for _, fr := range slices.Backward(e.CallStack) {
-		if s.files[fr.Pos.Filename()] == nil {
+	for i, fr := range s.frames(e) {
+		if i == 0 {
 			continue
 		}
-		if !inner {
-			in := "in " + fr.Name
-			if fr.Name == "<toplevel>" {
-				in = "at top level"
-			}
-			lines = append(lines, fmt.Sprintf("called from %s %s", fromSyntax(fr.Pos), in))
+		in := "in " + fr.Name
+		if fr.Name == "<toplevel>" {
+			in = "at top level"
 		}
-		inner = false
+		lines = append(lines, fmt.Sprintf("called from %s %s", fromSyntax(fr.Pos), in))
 	}
 	if len(lines) > 10 {
 		lines = append(lines[:10], fmt.Sprintf("and %d more", len(lines)-10))
@@ -175,7 +186,7 @@ func (s *session) advise(p *problem.Problem) *problem.Problem {
 			}
 		}
 	}
-	for _, h := range habits {
+	for _, h := range habits() {
 		if h.message.MatchString(p.Message) && (h.line == nil || h.line.MatchString(line)) {
 			if h.say != "" {
 				p.Message = h.say

@@ -145,7 +145,7 @@ func TestCallerError(t *testing.T) {
 	if err != mine || n != 1 { //nolint:errorlint // it must be the very same
 		t.Errorf("got %v after %d calls", err, n)
 	}
-	if len(got.Events) != 1 || got.Events[0].Values[0].Value != "2" {
+	if len(got.Events) != 2 || got.Events[1].Kind != "call" || got.Events[0].Values[0].Value != "2" {
 		t.Errorf("events %+v", got.Events)
 	}
 	// The worker is as good as before.

@@ -111,3 +111,5 @@ func detailOf(err error) string {
 	}
 	return strings.Join(p.Detail, "\n")
 }
+
+var limitsOfErrors = sandbox.Limits{Steps: 100_000}

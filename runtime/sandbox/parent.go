@@ -191,6 +191,7 @@ type run struct {
 	paths   []string        // the same, in order: what the worker's page refers to
 	events  []Event
 	dropped int
+	reports int // events that the worker sent; the others are the engine's own
 	calls   int
 	stop    error // why the engine ended it
 	foreign bool  // stop came from the caller: it goes back unchanged

@@ -53,7 +53,7 @@ func clean(s string, limit int) string {
 
 // take keeps events.
 func (r *run) take(e wire.Events) error {
-	if len(r.events)+len(e.List) > mostEvents || e.Dropped < 0 {
+	if r.reports += len(e.List); r.reports > mostEvents || e.Dropped < 0 {
 		return r.refuse("it reports more than %d events", mostEvents)
 	}
 	for _, x := range e.List {

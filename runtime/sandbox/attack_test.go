@@ -1,0 +1,193 @@
+package sandbox_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed1de3961f/runbook/builtins/kit"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/sandbox"
+	"github.com/seed1de3961f/runbook/runtime/sandbox/sandboxtest"
+)
+
+// body is a run(ctx) of these lines; its first line is line 2.
+func body(lines ...string) string {
+	return "def run(ctx):\n    " + strings.Join(lines, "\n    ") + "\n"
+}
+
+const nested = "x = [1]"
+
+// share makes x a list of 100 times 100 times ... elements, on line 3.
+var share = []string{nested, "for i in range(8): x = [x] * 100"}
+
+// attacks are files that hang, crash or eat a host that evaluates them itself, with what is said: code, then position
+// and message. It is a function because the worker is this binary too, and must not start with all of this.
+func attacks() map[string]attack {
+	return map[string]attack{
+		"loop":            {body("for i in range(1000000):", "    for j in range(1000000):", "        pass"), `^limit main.star:[34](:\d+)?: stopped after 10000000 steps \(limits\(steps=\)\)`},
+		"loop-expr":       {body("return [0 for i in range(1000000) for j in range(1000000)]"), `^limit main.star:2.*: stopped (at the memory limit|after 10000000 steps)`},
+		"top-loop":        {"x = [0 for i in range(1000000) for j in range(1000000) if False]\ndef run(ctx): pass\n", `^limit main.star:1.*: stopped after 10000000 steps`},
+		"double":          {body("x = 'a'", "for i in range(64):", "    x = x + x"), `^limit main.star:4: stopped at the memory limit of 128 MiB \(limits\(memory=\)\)`},
+		"double-list":     {body("x = [0]", "for i in range(64):", "    x += x"), `^limit main.star:4: stopped at the memory limit`},
+		"repeat":          {body("x = [None] * ((1 << 30) - 1)"), `^limit main.star:2.*: stopped at the memory limit`},
+		"repeat-string":   {body("x = 'abcd' * ((1 << 28) - 1)"), `^limit main.star:2.*: stopped at the memory limit`},
+		"replace":         {body("s = 'a' * 200000", "t = s.replace('a', s)"), `^limit main.star:3.*: stopped at the memory limit`},
+		"join":            {body("s = 'a' * 1000000", "t = s.join([s] * 1000000)"), `^limit main.star:3.*: stopped at the memory limit`},
+		"sorted":          {body("x = sorted(range(1 << 40))"), `^limit main.star:2:.*: range of 1099511627776 elements: at most 1000000$`},
+		"max":             {body("x = max(range(1 << 60))"), `^limit main.star:2:.*: range of `},
+		"varargs":         {body("x = zip(*range(1 << 36))"), `^limit main.star:2:.*: range of `},
+		"brackets":        {"x = " + strings.Repeat("[", 200_000) + "\n", `^syntax main.star:1:\d+: excessive nesting$`},
+		"brackets-file":   {"x = " + strings.Repeat("[", 50_000_000) + "\n", `^limit main.star: the file is larger than 256 KiB \(limits\(source_file=\)\)$`},
+		"plus-chain":      {"x = 1" + strings.Repeat("+1", 130_000) + "\ndef run(ctx): pass\n", `^$|^limit main.star`},
+		"call-chain":      {"def f(): pass\nx = f" + strings.Repeat("()", 130_000) + "\n", `^script main.star:2:\d+: invalid call of non-function|^limit main.star`},
+		"dot-chain":       {"x = (1)" + strings.Repeat(".a", 130_000) + "\n", `^script main.star:1:\d+: int has no .a|^limit main.star`},
+		"if-clauses":      {"x = [1 for y in [1]" + strings.Repeat(" if y", 50_000) + "]\n", `^unknown-name main.star: main.star has no function run|^limit main.star`},
+		"elif-chain":      {"def run(ctx):\n if 0: pass\n" + strings.Repeat(" elif 0: pass\n", 18_000), `^$|^limit main.star`},
+		"recursion":       {"def f(n): return f(n + 1)\ndef run(ctx):\n    f(0)\n", `^script main.star:1:\d+: function f called recursively$`},
+		"recursion-pass":  {"def f(g): return g(g)\ndef run(ctx):\n    f(f)\n", `^script main.star:1:\d+: function f called recursively$`},
+		"huge-int":        {body("x = 1 << 500", "for i in range(40):", "    x = x * x"), `^limit main.star:4: stopped`},
+		"huge-int-str":    {body("x = 1 << 500", "for i in range(16):", "    x = x * x", "s = str(x)"), `^$|^limit main.star:[45]: stopped`},
+		"equal":           {body(append(share, "y = [1]", "for i in range(8): y = [y] * 100", "return escalate(str(x == y))")...), `^limit main.star:6: stopped: one operation took longer than `},
+		"str":             {body(append(share, "s = str(x)")...), `^limit main.star:4.*: stopped`},
+		"print-shared":    {body(append(share, "print(x)")...), `^limit main.star:4.*: stopped`},
+		"args-shared":     {body(append(share, "ctx.metrics.value('m', default = x)")...), `^argument main.star:4:28: metrics.value: default: too large`},
+		"outcome-shared":  {body(append(share, "return escalate(x)")...), `^argument main.star:4:21: escalate: argument 1: too large`},
+		"branch-shared":   {body(append(share, "if x: return escalate('seen')")...), `^$`},
+		"cyclic":          {body("x = []", "x.append(x)", "return escalate(x)"), `^argument main.star:4:21: escalate: argument 1: nested deeper than 64`},
+		"deep-freeze":     {"def f():\n    x = []\n    for i in range(900000): x = [x]\n    return x\nx = f()\n", `^unknown-name main.star: main.star has no function run|^limit main.star:3.*: stopped`},
+		"print-flood":     {body("for i in range(200000): print('x' * 1000)"), `^$`},
+		"print-huge":      {body("s = 'x' * 50000000", "for i in range(10): print(s)"), `^$|^limit main.star:3`},
+		"branch-flood":    {body("for i in range(200000):", "    if i > 5: pass"), `^$`},
+		"set":             {body("x = set()", "for i in range(1000000):", "    for j in range(1000000):", "        x.add(i * 1000000 + j)"), `^limit main.star:\d(:\d+)?: stopped (at the memory limit|after)`},
+		"format-width":    {body("x = '%1000000000d' % 1"), `^script main.star:2:\d+: Starlark has no width in % formats$`},
+		"split":           {body("x = ('a ' * 20000000).split()"), `^limit main.star:2.*: stopped at the memory limit`},
+		"dict-comp":       {body("x = {i * 1000000 + j: 'x' * 10 for i in range(1000000) for j in range(1000000)}"), `^limit main.star:2.*: stopped (at the memory limit|after)`},
+		"closures":        {body("x = lambda: 1", "for i in range(1000000): x = (lambda y: lambda: y)(x)", "x()"), `^$|^limit main.star`},
+		"call-flood":      {body("for i in range(1000000): ctx.metrics.value('m')"), `^limit main.star:2:30: more than 10000 queries and actions in one evaluation`},
+		"sort-key":        {body("x = sorted(range(1000000), key = lambda i: sorted(range(1000), reverse = True))"), `^limit main.star:2: stopped`},
+		"enumerate-twice": {body("x = [list(enumerate(range(1000000))) for i in range(1000)]"), `^limit main.star:2: stopped at the memory limit`},
+	}
+}
+
+type attack struct{ text, want string }
+
+func TestAttacks(t *testing.T) {
+	t.Parallel()
+	// Ten seconds instead of thirty, so that a stall is noticed after one.
+	limits := sandbox.Limits{Time: 10 * time.Second}
+	caller := callerFunc(func(context.Context, kit.Request) (value.Value, error) { return value.Null{}, nil })
+	for name, a := range attacks() {
+		t.Run(name, func(t *testing.T) {
+			// One at a time: what is measured is time and memory.
+			began := time.Now()
+			_, err := evaluate(t, one(a.text), limits, caller)
+			took := time.Since(began)
+			got := ""
+			if err != nil {
+				got = problemOf(err)
+			}
+			if !regexp.MustCompile(a.want).MatchString(got) {
+				t.Errorf("got %.300s\nwant %s", got, a.want)
+			}
+			if took > limits.Time+time.Second {
+				t.Errorf("took %s", took)
+			}
+			t.Logf("%s %.120s", took.Round(time.Millisecond), got)
+		})
+	}
+}
+
+// A worker that is killed from outside is reported with the line at which it was.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	files := one("def run(ctx):\n    x = 0\n    for i in range(1000000):\n        for j in range(1000):\n            x += 1\n")
+	w := sandboxtest.Worker(t, sandbox.Limits{Steps: 1 << 50, Time: time.Minute})
+	if _, err := w.Load(t.Context(), "main.star", vocabulary(), files); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for at := w.(interface{ Line() value.Pos }); at.Line().Line != 5; {
+			time.Sleep(time.Millisecond)
+		}
+		_ = syscall.Kill(w.(interface{ PID() int }).PID(), syscall.SIGKILL)
+	}()
+	_, err := w.Evaluate(t.Context(), "main.star", "run", vocabulary(), files, environment(), nobody)
+	if !regexp.MustCompile(`^sandbox main.star:[45]: the worker process was ended from outside \(killed\)`).MatchString(problemOf(err)) {
+		t.Errorf("got %s", problemOf(err))
+	}
+	if !strings.Contains(detailOf(err), "for j in range(1000)") && !strings.Contains(detailOf(err), "x += 1") {
+		t.Errorf("detail %q", detailOf(err))
+	}
+}
+
+// The worker has nothing of its parent: no environment, no files beyond its pipes, no directory.
+func TestNothingInherited(t *testing.T) {
+	t.Parallel()
+	w := sandboxtest.Worker(t, sandbox.Limits{})
+	proc := fmt.Sprintf("/proc/%d/", w.(interface{ PID() int }).PID())
+	limits, err := os.ReadFile(proc + "limits")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"Max core file size": "0", "Max file size": "0", "Max open files": "0", "Max data size": `\d{9}`} {
+		if !regexp.MustCompile(`(?m)^` + name + `\s+` + want + `\s`).Match(limits) {
+			t.Errorf("%s is not %s:\n%s", name, want, limits)
+		}
+	}
+	env, err := os.ReadFile(proc + "environ")
+	if err != nil || len(env) != 0 {
+		t.Errorf("environment %q, %v", env, err)
+	}
+	if cwd, err := os.Readlink(proc + "cwd"); cwd != "/" {
+		t.Errorf("directory %s, %v", cwd, err)
+	}
+	fds, err := os.ReadDir(proc + "fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		to, _ := os.Readlink(proc + "fd/" + fd.Name())
+		if to != "/dev/null" && !strings.HasPrefix(to, "pipe:") && !strings.HasPrefix(to, "anon_inode:") &&
+			!strings.HasPrefix(to, "/sys/fs/cgroup/") { // the Go runtime's own, to know how many CPUs it has
+			t.Errorf("descriptor %s is %s", fd.Name(), to)
+		}
+	}
+	status, err := os.ReadFile(proc + "status")
+	if err != nil || !strings.Contains(string(status), "NoNewPrivs:\t1") {
+		t.Errorf("no_new_privs is not set: %v", err)
+	}
+}
+
+func TestSpeed(t *testing.T) {
+	best := time.Hour
+	for range 20 {
+		began := time.Now()
+		w, err := sandbox.Spawner{}.Start(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		best = min(best, time.Since(began))
+		w.Close()
+	}
+	t.Logf("spawn to ready: %s", best)
+	if best > 100*time.Millisecond {
+		t.Errorf("spawn to ready takes %s", best)
+	}
+}
+
+func BenchmarkEvaluate(b *testing.B) {
+	w := sandboxtest.Worker(b, sandbox.Limits{})
+	files := one("def run(ctx):\n    for i in range(10):\n        ctx.metrics.value('m')\n")
+	caller := callerFunc(func(context.Context, kit.Request) (value.Value, error) { return value.Float(1), nil })
+	for b.Loop() {
+		if _, err := w.Evaluate(b.Context(), "main.star", "run", vocabulary(), files, environment(), caller); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
