@@ -65,7 +65,7 @@ vuln: $(GOVULNCHECK) ## look for known vulnerabilities in what is used; needs th
 	case $$code in \
 	0) ;; \
 	3) exit 3 ;; \
-	*) echo "govulncheck could not run (exit $$code): the vulnerability database was not reached; nothing was checked" >&2 ;; \
+	*) echo "govulncheck could not run (exit $$code, see above; without the network it cannot): nothing was checked" >&2 ;; \
 	esac
 
 .PHONY: generate
