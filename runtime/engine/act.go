@@ -139,7 +139,7 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 		if err := ledger.Believed(tx, v.e.Sample); err != nil {
 			return err
 		}
-		st, err := ledger.GuardState(tx, now, v.e.Alive, v.rb.Name, c.name, v.target.Key)
+		st, err := ledger.GuardState(tx, now, v.e.mayLive, v.rb.Name, c.name, v.target.Key)
 		if err != nil {
 			return err
 		}

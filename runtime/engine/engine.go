@@ -30,6 +30,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/notify"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
+	"github.com/seed1de3961f/runbook/runtime/process"
 	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 	"github.com/seed1de3961f/runbook/runtime/store"
@@ -55,7 +56,7 @@ type Deps struct {
 	Now       func() time.Time // wall clock
 	Env       func(string) (string, bool)
 	Self      action.Owner
-	Alive     func(action.Owner) bool
+	Look      func(action.Owner) process.Liveness
 	KillGroup func(action.Child) error
 	Sinks     []notify.Sink
 	Heartbeat func(ctx context.Context, r *trace.Run) error

@@ -128,7 +128,7 @@ func (v *evaluation) open(ctx context.Context) (skip bool, err error) {
 		ep.SickAt, ep.SeenAt, ep.Healthy = now, now, 0
 		eps[v.target.Key] = ep
 		v.record.Episode, v.record.Number = ep.ID, ep.Begun+1
-		st, err := ledger.GuardState(tx, now, v.e.Alive, v.rb.Name, "", v.target.Key)
+		st, err := ledger.GuardState(tx, now, v.e.mayLive, v.rb.Name, "", v.target.Key)
 		if err != nil {
 			return nil, err
 		}

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/notify"
+	"github.com/seed1de3961f/runbook/runtime/process"
 	"github.com/seed1de3961f/runbook/runtime/store"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
@@ -21,7 +23,7 @@ func (e *engine) recover(ctx context.Context) error {
 		return err
 	}
 	for _, o := range open {
-		if (o.State == action.Open || o.State == action.Interrupted || o.State == action.AttemptFailed) && !e.Alive(o.Owner) {
+		if (o.State == action.Open || o.State == action.Interrupted || o.State == action.AttemptFailed) && e.gone(o.Owner, o.Since) {
 			if err := e.recoverAttempt(ctx, o.ID); err != nil {
 				return fmt.Errorf("recover attempt %s: %w", o.ID, err)
 			}
@@ -29,6 +31,24 @@ func (e *engine) recover(ctx context.Context) error {
 	}
 	return nil
 }
+
+// mayLive says whether an owner may still be at work.
+func (e *engine) mayLive(o action.Owner) bool { return e.Look(o) != process.Dead }
+
+// gone says whether the owner of an attempt is certainly not at work on it any more. One that cannot be seen from here,
+// in another container under this kernel, is so once its run must have ended, with a margin.
+func (e *engine) gone(o action.Owner, since action.Clock) bool {
+	switch e.Look(o) {
+	case process.Dead:
+		return true
+	case process.Unseen:
+		return e.wall().Sub(since.Wall) > e.Settings.Deadline+unseenMargin
+	}
+	return false
+}
+
+// unseenMargin is for a run that ends late.
+const unseenMargin = 10 * time.Minute
 
 func (e *engine) openAttempts(ctx context.Context) ([]ledger.Open, error) {
 	var open []ledger.Open
@@ -49,7 +69,7 @@ func (e *engine) recoverAttempt(ctx context.Context, id string) error {
 		return nil // it waits for a person
 	}
 	for _, s := range steps {
-		if s.State == action.Begun && s.Child.PID != 0 {
+		if s.State == action.Begun && s.Child.PID != 0 && s.Owner.Boot == e.Self.Boot {
 			if err := e.KillGroup(s.Child); err != nil {
 				return fmt.Errorf("end what %s left running: %w", s.ID, err)
 			}
@@ -76,7 +96,7 @@ func (e *engine) recoverAttempt(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		if e.Alive(a.Owner) {
+		if !e.gone(a.Owner, a.OpenedAt) {
 			return nil
 		}
 		was := a.State

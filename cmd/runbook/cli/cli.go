@@ -15,9 +15,16 @@ import (
 // commands is the list of commands, in the order in which help shows them.
 func commands() []spec {
 	return []spec{
+		demoCommand(),
 		initCommand(),
+		runCommand(),
+		statusCommand(),
+		runsCommand(),
+		actionsCommand(),
+		explainCommand(),
 		haltCommand(),
 		resumeCommand(),
+		resolveCommand(),
 		versionCommand(),
 	}
 }

@@ -27,6 +27,9 @@ type Stdio struct {
 
 	Env func(name string) (string, bool)
 	Now func() time.Time
+
+	// Hook is called between the moments of an action. Tests stop or kill the process there; it is nil otherwise.
+	Hook func(point string)
 }
 
 // System is the Stdio of the process. It is the one place that reads the environment.

@@ -86,8 +86,11 @@ func TestHaltListsAndKillsWhatIsInFlight(t *testing.T) {
 		t.Fatal(err)
 	}
 	step, cmd := begun(t, s)
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // it is killed
+		close(ended)
+	}()
 
 	h, exit, errs := runHaltJSON(t, s.Dir)
 	if exit != problem.ExitOK || !h.Confirmed || errs != "" {

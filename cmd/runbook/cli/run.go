@@ -65,7 +65,7 @@ func runRun(ctx context.Context, c *call) (result, error) {
 	}
 	r, err := engine.Run(ctx, engine.Deps{
 		State: state, Store: st, Host: host, Spawn: o.spawn, Tree: o.tree, Settings: o.settings, Families: o.families,
-		Sample: clock.Read, Now: c.stdio.Now, Env: c.stdio.Env, Self: process.Self(), Alive: process.Alive, KillGroup: process.KillGroup,
+		Sample: clock.Read, Now: c.stdio.Now, Env: c.stdio.Env, Self: process.Self(), Look: process.Look, KillGroup: process.KillGroup,
 		Sinks: sinks, Heartbeat: o.heartbeat, Log: c.log, Version: buildInfo().Version, Hook: c.stdio.Hook,
 	}, engine.Options{Paths: paths, Target: c.String("target"), DryRun: c.Bool("dry-run")})
 	if r == nil {

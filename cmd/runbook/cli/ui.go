@@ -20,10 +20,13 @@ import (
 	"io"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"unicode/utf8"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
 // ui writes to a person, or one document to a program.
@@ -246,6 +249,7 @@ var ownColor = regexp.MustCompile(`\x1b\[(?:0|1|2|31|32|33)m`)
 type stream struct {
 	w      io.Writer
 	color  bool
+	lock   sync.Mutex // a signal is told of while a command writes
 	failed error
 }
 
@@ -267,6 +271,8 @@ func (s *stream) print(text string) {
 }
 
 func (s *stream) write(text string) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
 	if s.failed == nil {
 		_, s.failed = io.WriteString(s.w, text)
 	}
@@ -287,4 +293,29 @@ func clean(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// tree prints an explanation, each level indented below the one above.
+func (u *ui) tree(n *trace.Node, indent string) {
+	mark := map[trace.Mark]string{trace.Good: green("+") + " ", trace.Bad: red("x") + " ", trace.Warn: yellow("!") + " "}[n.Mark]
+	where := ""
+	if n.Where != "" {
+		where = faint("  " + n.Where)
+	}
+	u.Printf("%s%s%s%s\n", indent, mark, strings.ReplaceAll(n.Text, "\n", "\n"+indent+"    "), where)
+	for _, c := range n.Children {
+		u.tree(c, indent+"  ")
+	}
+}
+
+// spoken is a state as people say it.
+func spoken(state string) string { return strings.ReplaceAll(state, "_", " ") }
+
+// compact renders arguments on one line.
+func compact(v value.Value) string {
+	b, err := value.Marshal(v)
+	if err != nil {
+		return ""
+	}
+	return string(b)
 }
