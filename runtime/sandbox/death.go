@@ -24,7 +24,7 @@ func overTime(d time.Duration) *problem.Problem {
 }
 
 func overStall(l Limits) *problem.Problem {
-	return overLimit("time", moreTime(l.Time), "stopped: one operation took longer than %s, a tenth of the time", value.FormatDuration(l.stall()))
+	return overLimit("time", moreTime(l.Time), "stopped: one operation used more than %s of CPU, a tenth of the time", value.FormatDuration(l.stall()))
 }
 
 func overMemory(n int64) *problem.Problem {

@@ -43,7 +43,7 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// stall is how long one operation may take in which Starlark cannot be interrupted: a tenth of the time.
+// stall is how much CPU time one operation may use in which Starlark cannot be interrupted: a tenth of the time.
 func (l Limits) stall() time.Duration { return max(l.Time/10, 100*time.Millisecond) }
 
 // size is a number of bytes for people: "128 MiB".

@@ -267,7 +267,8 @@ func (r *run) next(ctx context.Context, clock *stopwatch) (wire.FromWorker, erro
 	defer over.Stop()
 	look := time.NewTicker(min(w.limits.stall()/4, 250*time.Millisecond))
 	defer look.Stop()
-	beats, alive := w.shared.beats.Load(), began
+	pid := w.cmd.Process.Pid
+	beats, used := w.shared.beats.Load(), cpuTime(pid)
 	for {
 		select {
 		case f := <-w.frames:
@@ -277,10 +278,11 @@ func (r *run) next(ctx context.Context, clock *stopwatch) (wire.FromWorker, erro
 			return f.m, nil
 		case <-over.C:
 			return wire.FromWorker{}, r.kill(overTime(w.limits.Time))
-		case now := <-look.C:
+		case <-look.C:
+			// CPU time, not the clock: a worker that a busy machine keeps waiting is not stuck.
 			if n := w.shared.beats.Load(); n != beats {
-				beats, alive = n, now
-			} else if now.Sub(alive) > w.limits.stall() && !Weak {
+				beats, used = n, cpuTime(pid)
+			} else if cpuTime(pid)-used > w.limits.stall() {
 				return wire.FromWorker{}, r.kill(overStall(w.limits))
 			}
 		case <-ctx.Done():

@@ -5,6 +5,7 @@ package sandbox
 import (
 	"os"
 	"syscall"
+	"time"
 )
 
 // Weak says that this system has no limits that hold whatever a script does: no action may be taken.
@@ -18,7 +19,11 @@ func onMainThread() bool { return false }
 
 func kill(p *os.Process) { _ = p.Kill() }
 
-// sharedPage is not shared here: when a worker is killed nobody knows where it was, and a stall looks like any slow run.
+// cpuTime is not known here: a stall is ended by the clock.
+func cpuTime(int) time.Duration { return 0 }
+
+// sharedPage is not shared here: when a worker is killed nobody
+// knows where it was.
 type sharedPage struct{ *page }
 
 func newSharedPage() (*sharedPage, error) { return &sharedPage{newPage(make([]byte, pageSize))}, nil }
