@@ -175,7 +175,8 @@ type Attempt struct {
 	Number    int          `json:"number"` // 1 is the first of the episode
 	Run       string       `json:"run"`
 	State     AttemptState `json:"state"`
-	Steps     []string     `json:"steps"` // keys of the step records, in order
+	Steps     []string     `json:"steps"`            // keys of the step records, in order
+	Notify    string       `json:"notify,omitempty"` // the runbook's owner: who is told
 	Owner     Owner        `json:"owner"`
 	OpenedAt  Clock        `json:"opened_at"`
 	EndedAt   Clock        `json:"ended_at,omitzero"` // end of the last step

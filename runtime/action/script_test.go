@@ -183,7 +183,7 @@ func TestJudgeScripts(t *testing.T) {
 				v.Expr = ""
 			}
 			var samples []Sample
-			for _, line := range strings.Split(strings.TrimSpace(d.Input), "\n") {
+			for line := range strings.SplitSeq(strings.TrimSpace(d.Input), "\n") {
 				var when string
 				var x float64
 				if line == "" {

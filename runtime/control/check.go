@@ -117,7 +117,7 @@ func (s State) readHalt(source, path string) []HaltInfo {
 	}
 	var set []HaltInfo
 	now := s.now()
-	for _, line := range bytes.Split(bytes.TrimSuffix(content, []byte("\n")), []byte("\n")) {
+	for line := range bytes.SplitSeq(bytes.TrimSuffix(content, []byte("\n")), []byte("\n")) {
 		var h HaltInfo
 		if err := json.Unmarshal(line, &h); err != nil || h.Reason == "" {
 			set = append(set, HaltInfo{Source: source, Reason: strings.TrimSpace("HALT was put there by hand: " + printable(string(line))), At: info.ModTime()})

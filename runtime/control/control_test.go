@@ -29,9 +29,15 @@ func newState(t *testing.T) State {
 }
 
 func code(err error) problem.Code {
-	var p *problem.Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		return p.Code
+	}
+	return ""
+}
+
+func hint(err error) string {
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
+		return p.Hint
 	}
 	return ""
 }
@@ -79,7 +85,7 @@ func TestInitAndOpen(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
-	if _, err := Open(filepath.Join(t.TempDir(), "nowhere")); code(err) != problem.StateMissing || !strings.Contains(err.(*problem.Problem).Hint, "runbook init --state") {
+	if _, err := Open(filepath.Join(t.TempDir(), "nowhere")); code(err) != problem.StateMissing || !strings.Contains(hint(err), "runbook init --state") {
 		t.Errorf("a missing directory: %v", err)
 	}
 	if _, err := Open(t.TempDir()); code(err) != problem.StateMissing {
@@ -522,14 +528,20 @@ func TestHaltCrossesResume(t *testing.T) {
 	other := State{Dir: s.Dir, Namespace: s.Namespace, GateDir: s.GateDir}
 	halted := make(chan error, 1)
 	go func() { halted <- other.Halt(context.Background(), HaltRequest{Reason: "r", By: "ann"}) }()
-	for len(other.Check(noEnv)) < 2 {
-		if t.Context().Err() != nil {
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	for poll := time.NewTicker(time.Millisecond); len(other.Check(noEnv)) < 2; {
+		select {
+		case <-poll.C:
+		case <-deadline.C:
 			t.Fatal("never set")
 		}
-		time.Sleep(time.Millisecond) // nothing tells when the other goroutine has written
 	}
 	close(goOn)
-	<-resumed
+	// Resume either sees the halt that was set again, or had ended before.
+	if err := <-resumed; err != nil && code(err) != problem.Halted {
+		t.Error(err)
+	}
 	if err := <-halted; err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,10 @@ func (s State) Halt(ctx context.Context, r HaltRequest) error {
 	r.Report(onDisk.said)
 	r.Report(inMemory.said)
 
+	if !onDisk.set && !inMemory.set {
+		return problem.New(problem.StateUnusable, "NOT halted: %s; %s", onDisk.said, inMemory.said).
+			WithHint("check --state, and that this is its owner (sudo); else stop the scheduler, or set %s where it starts runbook", EnvHalt)
+	}
 	// The history is for people: it may fail, and it is written while the gate is taken.
 	noted := within(limit, func() result {
 		if err := s.note(HaltEvent{What: "halt", At: info.At, By: info.By, Reason: info.Reason, Until: info.Until}); err != nil {
@@ -65,11 +69,6 @@ func (s State) Halt(ctx context.Context, r HaltRequest) error {
 		}
 		return result{}
 	})
-
-	if !onDisk.set && !inMemory.set {
-		return problem.New(problem.StateUnusable, "NOT halted: %s; %s", onDisk.said, inMemory.said).
-			WithHint("check --state, and that this is its owner (sudo); else stop the scheduler, or set %s where it starts runbook", EnvHalt)
-	}
 	confirmed, why := s.confirm(ctx, line, onDisk.set, inMemory.set, r.Report)
 	if n := <-noted; n.said != "" {
 		r.Report(n.said)

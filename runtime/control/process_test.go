@@ -79,7 +79,9 @@ func playHolder(dir string) error {
 		return err
 	}
 	return s.Pass(context.Background(), noEnv, func() error {
-		fmt.Println("in")
+		if _, err := fmt.Fprintln(os.Stdout, "in"); err != nil {
+			return err
+		}
 		_, err := io.Copy(io.Discard, os.Stdin)
 		return err
 	})
@@ -192,7 +194,7 @@ func mapCounters(path string) (*counters, error) {
 func TestNothingBeginsAfterHalt(t *testing.T) {
 	t.Parallel()
 	// On a memory file system, where there is one: the syncs of 500 halts and resumes would be most of the time.
-	root, err := os.MkdirTemp("/dev/shm", "runbook-test-")
+	root, err := os.MkdirTemp("/dev/shm", "runbook-test-") //nolint:usetesting // a directory elsewhere than TempDir makes it
 	if err != nil {
 		root = t.TempDir()
 	}
@@ -292,8 +294,8 @@ func playNoInodes(dir string) error {
 	if got := sources(s.Check(noEnv)); got != "memory sentinel" {
 		return fmt.Errorf("halted by %q", got)
 	}
-	fmt.Println("halted")
-	return nil
+	_, err = fmt.Fprintln(os.Stdout, "halted")
+	return err
 }
 
 var errNoMount = errors.New("no mount")

@@ -3,6 +3,7 @@ package guard
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -154,11 +155,11 @@ func TestMoreBadNeverHelps(t *testing.T) {
 		for _, v := range Evaluate(in) {
 			before[v.Guard] = v.Passed
 		}
-		in.Fleet.Sick = append(in.Fleet.Sick[:len(in.Fleet.Sick):len(in.Fleet.Sick)], keys(t, "more")...)
-		in.Cooling = append(in.Cooling[:len(in.Cooling):len(in.Cooling)], keys(t, "more")...)
-		in.Started = append(in.Started[:len(in.Started):len(in.Started)], Started{Attempt: "new", At: in.Now})
+		in.Fleet.Sick = append(slices.Clip(in.Fleet.Sick), keys(t, "more")...)
+		in.Cooling = append(slices.Clip(in.Cooling), keys(t, "more")...)
+		in.Started = append(slices.Clip(in.Started), Started{Attempt: "new", At: in.Now})
 		in.State.Episode.Attempts++
-		in.InDoubt = append(in.InDoubt[:len(in.InDoubt):len(in.InDoubt)], DoubtfulStep{ID: "s2", Target: in.Target.Key})
+		in.InDoubt = append(slices.Clip(in.InDoubt), DoubtfulStep{ID: "s2", Target: in.Target.Key})
 		for _, v := range Evaluate(in) {
 			if v.Passed && !before[v.Guard] {
 				t.Fatalf("%s passes now: %+v", v.Guard, v)

@@ -60,7 +60,7 @@ func (a args) number(t *testing.T, key string) int {
 
 func (a args) keys(key string) []string {
 	var keys []string
-	for _, name := range strings.Split(a[key], ",") {
+	for name := range strings.SplitSeq(a[key], ",") {
 		if from, to, ok := strings.Cut(name, "-"); ok {
 			low, _ := strconv.Atoi(strings.TrimPrefix(from, "w"))
 			high, _ := strconv.Atoi(strings.TrimPrefix(to, "w"))
@@ -118,7 +118,7 @@ func set(t *testing.T, in *Input, line string) {
 		}
 		if has("rates") {
 			in.Policy.Rates = nil
-			for _, text := range strings.Split(a["rates"], ",") {
+			for text := range strings.SplitSeq(a["rates"], ",") {
 				count, per, _ := strings.Cut(text, "/")
 				r := args{"count": count, "per": per}
 				in.Policy.Rates = append(in.Policy.Rates, Rate{r.number(t, "count"), r.duration(t, "per")})
@@ -197,7 +197,7 @@ func TestScripts(t *testing.T) {
 		name := strings.ReplaceAll(path[strings.LastIndexByte(path, '/')+1:], "_", " ")
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			in := base()
-			for _, line := range strings.Split(strings.TrimSpace(d.Input), "\n") {
+			for line := range strings.SplitSeq(strings.TrimSpace(d.Input), "\n") {
 				if line != "" {
 					set(t, &in, line)
 				}

@@ -132,7 +132,7 @@ func (w *webhook) hide(err error) string {
 	// The longest first, so that a part does not spoil the whole. What is short is no secret, and is a word of every message.
 	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
 	for _, s := range secrets {
-		if len(s) > 3 {
+		if len(s) > 5 {
 			text = strings.ReplaceAll(text, s, "…")
 		}
 	}
