@@ -61,7 +61,7 @@ func changes() []Change {
 	return []Change{
 		{"mode", "auto", "recommend"},
 		{"severity", "warning", "critical, which nothing acts on automatically"},
-		{"max_bad", "1 of 3 workers", "a fifth of the fleet, but always 1"},
+		{"max_bad", "1", "a fifth of the fleet, but one always"},
 		{"every", "1s", "no default; every minute is usual"},
 		{"held", "2s", "0s; some minutes are usual"},
 		{"within", "8s", "10m"},

@@ -21,14 +21,6 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// TestMain lets the test binary be the service, as the real binary is.
-func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == ServiceCommand {
-		os.Exit(ServiceMain(os.Args[2:], os.Stdout, os.Stderr))
-	}
-	os.Exit(m.Run())
-}
-
 // deadline bounds every wait of these tests; a wait that works takes a fraction of it.
 const deadline = 20 * time.Second
 

@@ -63,14 +63,15 @@ func (t *tour) steps(ctx context.Context) error {
 }
 
 func (t *tour) introduce() {
-	t.say("A queue of jobs, three workers, and a runbook that restarts a stuck one. All of it is real.\n\n")
+	t.say("Three workers with a queue each, and a runbook that restarts one that is stuck. All of it is real.\n\n")
 	var changed []string
 	for _, c := range t.report.Changed {
 		changed = append(changed, c.Setting+" "+c.Demo)
 	}
-	t.say("  project    %s (removed at the end)\n", t.dir)
-	t.say("  metrics    %s\n", t.ports.API)
-	t.say("  not as shipped, so that it takes seconds: %s\n\n", strings.Join(changed, ", "))
+	t.say("  project  %s (removed at the end)\n", t.dir)
+	t.say("  metrics  %s\n", t.ports.API)
+	t.say("  changed  %s\n", strings.Join(changed, ", "))
+	t.say("           (as shipped it waits for minutes, and recommends instead of acting)\n\n")
 }
 
 // seen records a step that was checked, and shows it.
@@ -173,20 +174,23 @@ func (t *tour) acts(ctx context.Context) (*trace.Run, error) {
 			return nil, t.wrong("an action was taken although guard %s refused it", v.Guard)
 		}
 	}
-	var after facts
-	err = t.wait(ctx, "the restart to be counted", func(ctx context.Context) (bool, string, error) {
-		if after, err = t.facts(ctx); err != nil {
-			return false, "", err
-		}
-		return after.starts[sickWorker] == before.starts[sickWorker]+1, fmt.Sprintf("starts: %v", after.starts), nil
-	})
+	after, err := t.facts(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for name, pid := range before.pids {
 		if restarted := after.pids[name] != pid; restarted != (name == sickWorker) {
-			return nil, t.wrong("%s had pid %d and has %d; only %s was to be restarted", name, pid, after.pids[name], sickWorker)
+			return nil, t.wrong("%s had pid %d and has %d; %s and no other was to be restarted", name, pid, after.pids[name], sickWorker)
 		}
+	}
+	err = t.wait(ctx, "the metrics to count one restart", func(ctx context.Context) (bool, string, error) {
+		now, err := t.ask(ctx, `demo_worker_starts_total`)
+		want := maps.Clone(before.starts)
+		want[sickWorker]++
+		return maps.Equal(now, want), fmt.Sprintf("starts: %v", now), err
+	})
+	if err != nil {
+		return nil, err
 	}
 	t.seen("acted", r.ID, "%d guards passed, recorded, %s: pid %d -> %d", len(act.Verdicts), act.Action, before.pids[sickWorker], after.pids[sickWorker])
 	return r, nil
@@ -250,14 +254,14 @@ func (t *tour) refused(ctx context.Context, name, by string) error {
 	if err := t.unchanged(ctx, before); err != nil {
 		return err
 	}
-	lifts := ""
-	switch {
-	case !v.LiftsAt.IsZero():
-		lifts = "; lifts at " + v.LiftsAt.UTC().Format("15:04:05Z")
-	case v.Lifts != "":
-		lifts = "; lifted by: " + v.Lifts
+	why := v.Measured + "; lifts at " + v.LiftsAt.UTC().Format("15:04:05Z")
+	if by == "halt" {
+		if len(r.Halt) == 0 {
+			return t.wrong("the run does not say that it is halted")
+		}
+		why = "until " + v.Lifts
 	}
-	t.seen(name, r.ID, "%s%s; %s is untouched (pid %d)", v.Measured, lifts, sickWorker, before.pids[sickWorker])
+	t.seen(name, r.ID, "%s; %s is untouched (pid %d)", why, sickWorker, before.pids[sickWorker])
 	return nil
 }
 
@@ -293,7 +297,7 @@ func (t *tour) explain(ctx context.Context, acted *trace.Run) error {
 		}
 	}
 	t.report.Explain = text
-	t.seen("explained", acted.ID, "why it acted, from the record:")
+	t.seen("explained", acted.ID, "why it acted, from the record")
 	t.say("\n$ runbook explain %s\n", acted.ID)
 	for line := range strings.Lines(strings.TrimRight(text, "\n")) {
 		t.say("  %s", line)
