@@ -173,7 +173,9 @@ func TestJSONShape(t *testing.T) {
 		want string
 	}{
 		{
-			"/api/v1/query", url.Values{"query": {`queue_depth`}, "time": {"2026-03-01T10:03:00Z"}}, 200,
+			"/api/v1/query",
+			url.Values{"query": {`queue_depth`}, "time": {"2026-03-01T10:03:00Z"}},
+			200,
 			`{"status":"success","data":{"resultType":"vector","result":[
 				{"metric":{"__name__":"queue_depth","instance":"w1"},"value":[1772359380,"+Inf"]},
 				{"metric":{"__name__":"queue_depth","instance":"w2"},"value":[1772359380,"40"]}]}}`,
@@ -188,11 +190,15 @@ func TestJSONShape(t *testing.T) {
 		{"/api/v1/query", url.Values{"query": {`1.5`}, "time": {"1772359380.25"}}, 200, `{"status":"success","data":{"resultType":"scalar","result":[1772359380.25,"1.5"]}}`},
 		{"/api/v1/query", url.Values{"query": {`"text"`}, "time": {"1"}}, 200, `{"status":"success","data":{"resultType":"string","result":[1,"text"]}}`},
 		{
-			"/api/v1/query", url.Values{"query": {`queue_depth{instance="w2"}[2m]`}, "time": {"1772359260"}}, 200,
+			"/api/v1/query",
+			url.Values{"query": {`queue_depth{instance="w2"}[2m]`}, "time": {"1772359260"}},
+			200,
 			`{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"queue_depth","instance":"w2"},"values":[[1772359200,"10"],[1772359260,"20"]]}]}}`,
 		},
 		{
-			"/api/v1/query_range", url.Values{"query": {`sum(queue_depth)`}, "start": {"1772359200"}, "end": {"1772359260"}, "step": {"1m"}}, 200,
+			"/api/v1/query_range",
+			url.Values{"query": {`sum(queue_depth)`}, "start": {"1772359200"}, "end": {"1772359260"}, "step": {"1m"}},
+			200,
 			`{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[1772359200,"11"],[1772359260,"22"]]}]}}`,
 		},
 		{"/api/v1/query_range", url.Values{"query": {`nothing`}, "start": {"0"}, "end": {"1"}, "step": {"1"}}, 200, `{"status":"success","data":{"resultType":"matrix","result":[]}}`},

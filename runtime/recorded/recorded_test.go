@@ -259,7 +259,7 @@ func TestIterator(t *testing.T) {
 		seek int64 // -1: Next
 		want int64 // -1: exhausted
 	}{{-1, 10}, {5, 10}, {10, 10}, {11, 20}, {15, 20}, {-1, 30}, {30, 30}, {31, -1}, {-1, -1}, {0, -1}} {
-		kind := chunkenc.ValNone
+		var kind chunkenc.ValueType
 		if c.seek < 0 {
 			kind = it.Next()
 		} else {

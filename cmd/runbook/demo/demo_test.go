@@ -111,8 +111,7 @@ func TestDemo(t *testing.T) {
 	}
 	s, rep, err := run(t, t.Context(), exe, nil)
 	if err != nil {
-		var p *problem.Problem
-		if errors.As(err, &p) {
+		if p, ok := errors.AsType[*problem.Problem](err); ok {
 			t.Log(strings.Join(p.Detail, "\n"))
 		}
 		t.Fatalf("%v\n%s", err, strings.Join(s.lines, ""))

@@ -65,7 +65,7 @@ func supervise(args []string, stdout, stderr io.Writer) error {
 		db:    recorded.New(recorded.Options{Retention: keepSamples, Now: time.Now}),
 		ports: Ports{Supervisor: os.Getpid(), Workers: map[string]Process{}},
 	}
-	for _, name := range strings.Split(*names, ",") {
+	for name := range strings.SplitSeq(*names, ",") {
 		if _, twice := s.ports.Workers[name]; twice || !validName(name) {
 			return usagef("--workers: %q is not a name, or is there twice", name)
 		}
