@@ -24,7 +24,7 @@ func isSet(_ context.Context, f flag) (bool, error) {
 
 func set(c *sdk.Call, f flag) (bool, error) {
 	if was, _ := isSet(c, f); was {
-		return true, sdk.NoChange("%s was set", f.Name)
+		return true, sdk.NoChange("it was set")
 	}
 	if err := c.Begin(nil); err != nil { // nothing may happen before, nor after an error
 		return false, err

@@ -25,6 +25,10 @@ import (
 // drain is how long calls may take to end after the host has gone.
 const drain = 1500 * time.Millisecond
 
+// flush is how long the last answer may take to leave the process: a call is over for us before its bytes are sent, and an
+// action whose outcome is lost is in doubt.
+const flush = 100 * time.Millisecond
+
 // Main is Serve for a program that is nothing but this plugin.
 func (p *Plugin) Main() {
 	if err := p.Serve(context.Background()); err != nil {
@@ -85,6 +89,7 @@ func (p *Plugin) Serve(ctx context.Context) error {
 		case <-term:
 			calls.finish()
 		case <-calls.idle:
+			<-time.After(flush)
 			return nil
 		case <-base.Done():
 			calls.finish()

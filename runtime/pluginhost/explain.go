@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -121,7 +122,7 @@ type tail struct {
 
 // The size of a tail.
 const (
-	tailBytes = 8 << 10
+	tailBytes = 64 << 10
 	tailLines = 20
 )
 
@@ -143,6 +144,12 @@ func (t *tail) lines() []string {
 	text := strings.ToValidUTF8(string(t.buf[max(0, len(t.buf)-tailBytes):]), "\uFFFD")
 	t.mu.Unlock()
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	// A crash says why in its first line, and then goes on about itself.
+	for i, l := range slices.Backward(lines) {
+		if strings.HasPrefix(l, "panic: ") || strings.HasPrefix(l, "fatal error: ") {
+			return lines[i:min(len(lines), i+tailLines)]
+		}
+	}
 	lines = lines[max(0, len(lines)-tailLines):]
 	if len(lines) == 1 && lines[0] == "" {
 		return nil

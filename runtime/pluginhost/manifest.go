@@ -31,8 +31,8 @@ func (h *Plugins) Manifest(ctx context.Context, name string) (sdk.Manifest, erro
 	if ok {
 		return m, nil
 	}
-	ext, ok := h.config.External[name]
-	if !ok {
+	ext, known := h.config.External[name]
+	if !known {
 		return sdk.Manifest{}, h.unknown(name)
 	}
 	id, idErr := identity(ext)
