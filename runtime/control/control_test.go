@@ -485,6 +485,31 @@ func TestHaltFailures(t *testing.T) {
 			t.Errorf("halted by %q", got)
 		}
 	})
+	t.Run("the state disk is slow", func(t *testing.T) {
+		t.Parallel()
+		s := newState(t)
+		leave, err := s.enter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow := make(chan struct{})
+		s.hooks = &hooks{patience: time.Second, files: faults{append: func(path string) error {
+			if strings.HasPrefix(path, s.Dir) {
+				<-slow
+			}
+			return nil
+		}}}
+		err = s.Halt(t.Context(), HaltRequest{Reason: "r", Report: func(line string) {
+			// It has given up on the disk, which answers now, and goes on to the gate.
+			if strings.Contains(line, "did not answer") {
+				close(slow)
+				leave()
+			}
+		}})
+		if err != nil {
+			t.Errorf("halt: %v", err)
+		}
+	})
 	t.Run("the state disk hangs", func(t *testing.T) {
 		t.Parallel()
 		s := newState(t)
@@ -496,6 +521,7 @@ func TestHaltFailures(t *testing.T) {
 		block := func(path string) error {
 			if strings.HasPrefix(path, s.Dir) {
 				<-hang
+				return errors.New("the test is over")
 			}
 			return nil
 		}

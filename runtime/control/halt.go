@@ -25,7 +25,7 @@ type HaltRequest struct {
 }
 
 // Halt stops: when it returns nil, HALT is durable and no action on this machine begins to act until Resume. It does as much as can be done
-// in whatever state the directory is, in about three seconds at most, and an error says exactly what was done and what was not:
+// in whatever state the directory is, in five seconds at most, and an error says exactly what was done and what was not:
 // halt-not-confirmed if the stop is set, but not durably or not confirmed; state-unusable if it could not be set at all.
 func (s State) Halt(ctx context.Context, r HaltRequest) error {
 	if r.By == "" {
@@ -52,9 +52,9 @@ func (s State) Halt(ctx context.Context, r HaltRequest) error {
 
 	// Both at once and each with its own time: a disk that hangs holds up neither the other copy nor us.
 	limit := s.patience(writeTimeout)
-	state := within(limit, func() result { return s.setState(line) })
-	memory := within(limit, func() result { return s.setMemory(line) })
-	onDisk, inMemory := <-state, <-memory
+	state := begin(func() result { return s.setState(line) })
+	memory := begin(func() result { return s.setMemory(line) })
+	onDisk, inMemory := state.wait(limit), memory.wait(limit)
 	r.Report(onDisk.said)
 	r.Report(inMemory.said)
 
@@ -63,15 +63,22 @@ func (s State) Halt(ctx context.Context, r HaltRequest) error {
 			WithHint("check --state, and that this is its owner (sudo); else stop the scheduler, or set %s where it starts runbook", EnvHalt)
 	}
 	// The history is for people: it may fail, and it is written while the gate is taken.
-	noted := within(limit, func() result {
+	noted := begin(func() result {
 		if err := s.note(HaltEvent{What: "halt", At: info.At, By: info.By, Reason: info.Reason, Until: info.Until}); err != nil {
 			return result{said: "not noted in halts.log: " + err.Error()}
 		}
 		return result{}
 	})
 	confirmed, why := s.confirm(ctx, line, onDisk.set, inMemory.set, r.Report)
-	if n := <-noted; n.said != "" {
+	if n := noted.wait(limit); n.said != "" {
 		r.Report(n.said)
+	}
+	if !onDisk.set {
+		// A disk that is only slow may have answered meanwhile.
+		if late := state.wait(limit); late.set {
+			onDisk = late
+			r.Report(late.said)
+		}
 	}
 	switch {
 	case !confirmed:
@@ -91,21 +98,30 @@ type result struct {
 	said    string
 }
 
-// within runs f, for which nobody waits longer than limit. If it does not come back in time nobody knows what it did.
-func within(limit time.Duration, f func() result) <-chan result {
-	done, out := make(chan result, 1), make(chan result, 1)
+// task is something that may never come back, because a disk hangs.
+type task <-chan result
+
+func begin(f func() result) task {
+	done := make(chan result, 1)
 	go func() { done <- f() }()
-	go func() {
-		timer := time.NewTimer(limit)
-		defer timer.Stop()
-		select {
-		case r := <-done:
-			out <- r
-		case <-timer.C:
-			out <- result{said: "a disk did not answer within " + span(limit)}
-		}
-	}()
-	return out
+	return done
+}
+
+// wait waits no longer than limit. A task that has not come back by then may still do what it was to do.
+func (t task) wait(limit time.Duration) result {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case r := <-t:
+		return r
+	case <-timer.C:
+	}
+	select {
+	case r := <-t:
+		return r
+	default:
+		return result{said: "a disk did not answer within " + span(limit)}
+	}
 }
 
 // setState makes HALT in the state directory or, if that is not possible, takes RUN away.
