@@ -170,7 +170,8 @@ func Resolve(ctx context.Context, st store.Store, now Clock, s *action.Step, ev 
 		if err := SettleStep(tx, a, step); err != nil {
 			return err
 		}
-		return EndAttempt(tx, a, "", action.ByPerson, "", at)
+		// The person has decided about the action; that its attempt is over by that, the engine concludes.
+		return EndAttempt(tx, a, "", action.ByEngine, "", at)
 	})
 	return step, a, err
 }
