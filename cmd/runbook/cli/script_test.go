@@ -14,9 +14,30 @@ import (
 // TestMain lets the scripts run this test binary as the program itself.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"runbook": func() { os.Exit(Main(os.Args[1:], System())) },
+		"runbook": func() { os.Exit(Main(os.Args[1:], mortal(System()))) },
 		"waiter":  waiter,
 	})
+}
+
+// envKillAt names the point of an action at which the program is killed.
+const envKillAt = "RUNBOOK_TEST_KILL_AT"
+
+// mortal is a process that dies at the point that the environment names, without a chance to tidy up.
+func mortal(s Stdio) Stdio {
+	at := s.env(envKillAt)
+	if at == "" {
+		return s
+	}
+	s.Hook = func(point string) {
+		if point != at {
+			return
+		}
+		if self, err := os.FindProcess(os.Getpid()); err == nil {
+			_ = self.Kill() // SIGKILL, which nothing can catch
+		}
+		select {}
+	}
+	return s
 }
 
 // TestScripts runs testdata/script, one script per command. Each has an empty environment, a directory of its own, and
