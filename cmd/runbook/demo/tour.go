@@ -302,7 +302,7 @@ func (t *tour) explain(ctx context.Context, acted *trace.Run) error {
 	for line := range strings.Lines(strings.TrimRight(text, "\n")) {
 		t.say("  %s", line)
 	}
-	t.say("\n\nEach line was checked against process ids, metrics, exit codes and records. Nothing is left running.\n")
+	t.say("\n\nEach line was checked against process ids, metrics, exit codes and records.\n")
 	return nil
 }
 
