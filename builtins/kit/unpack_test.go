@@ -20,10 +20,19 @@ var restart = Function{Name: "restart", Kind: Action, Positional: 1, Params: []P
 }}
 
 var all = Function{Name: "all", Kind: Query, Params: []Param{
-	{Name: "any", Type: Any}, {Name: "string", Type: StringT}, {Name: "int", Type: Int}, {Name: "float", Type: Float},
-	{Name: "number", Type: Number}, {Name: "bool", Type: Bool}, {Name: "duration", Type: Duration, Default: value.Duration(time.Minute)},
-	{Name: "list", Type: List}, {Name: "dict", Type: Dict}, {Name: "labels", Type: Labels}, {Name: "strings", Type: Strings},
-	{Name: "trigger", Type: Any, Record: []string{"every", "alert"}}, {Name: "params", Type: List, Record: []string{"param"}},
+	{Name: "any", Type: Any},
+	{Name: "string", Type: StringT},
+	{Name: "int", Type: Int},
+	{Name: "float", Type: Float},
+	{Name: "number", Type: Number},
+	{Name: "bool", Type: Bool},
+	{Name: "duration", Type: Duration, Default: value.Duration(time.Minute)},
+	{Name: "list", Type: List},
+	{Name: "dict", Type: Dict},
+	{Name: "labels", Type: Labels},
+	{Name: "strings", Type: Strings},
+	{Name: "trigger", Type: Any, Record: []string{"every", "alert"}},
+	{Name: "params", Type: List, Record: []string{"param"}},
 }}
 
 func TestUnpackErrors(t *testing.T) {

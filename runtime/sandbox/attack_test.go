@@ -28,9 +28,9 @@ var share = []string{nested, "for i in range(8): x = [x] * 100"}
 // and message. It is a function because the worker is this binary too, and must not start with all of this.
 func attacks() map[string]attack {
 	return map[string]attack{
-		"loop":            {body("for i in range(1000000):", "    for j in range(1000000):", "        pass"), `^limit main.star:[34](:\d+)?: stopped after 10000000 steps \(limits\(steps=\)\)`},
-		"loop-expr":       {body("return [0 for i in range(1000000) for j in range(1000000)]"), `^limit main.star:2.*: stopped (at the memory limit|after 10000000 steps)`},
-		"top-loop":        {"x = [0 for i in range(1000000) for j in range(1000000) if False]\ndef run(ctx): pass\n", `^limit main.star:1.*: stopped after 10000000 steps`},
+		"loop":            {body("for i in range(1000000):", "    for j in range(1000000):", "        pass"), `^limit main.star:[34](:\d+)?: stopped after 3000000 steps \(limits\(steps=\)\)`},
+		"loop-expr":       {body("return [0 for i in range(1000000) for j in range(1000000)]"), `^limit main.star:2.*: stopped (at the memory limit|after 3000000 steps)`},
+		"top-loop":        {"x = [0 for i in range(1000000) for j in range(1000000) if False]\ndef run(ctx): pass\n", `^limit main.star:1.*: stopped after 3000000 steps`},
 		"double":          {body("x = 'a'", "for i in range(64):", "    x = x + x"), `^limit main.star:4: stopped at the memory limit of 128 MiB \(limits\(memory=\)\)|one operation`},
 		"double-list":     {body("x = [0]", "for i in range(64):", "    x += x"), `^limit main.star:4: stopped(:| at the memory limit)`},
 		"repeat":          {body("x = [None] * ((1 << 30) - 1)"), `^limit main.star:2.*: stopped(:| at the memory limit)`},
@@ -59,9 +59,9 @@ func attacks() map[string]attack {
 		"branch-shared":   {body(append(share, "if x: return escalate('seen')")...), `^$`},
 		"cyclic":          {body("x = []", "x.append(x)", "return escalate(x)"), `^argument main.star:4:21: escalate: argument 1: nested deeper than 64`},
 		"deep-freeze":     {"def f():\n    x = []\n    for i in range(900000): x = [x]\n    return x\nx = f()\n", `^unknown-name main.star: main.star has no function run|^limit main.star:3.*: stopped`},
-		"print-flood":     {body("for i in range(200000): print('x' * 1000)"), `^$`},
+		"print-flood":     {body("for i in range(100000): print('x' * 1000)"), `^$`},
 		"print-huge":      {body("s = 'x' * 50000000", "for i in range(10): print(s)"), `^$|^limit main.star:3`},
-		"branch-flood":    {body("for i in range(200000):", "    if i > 5: pass"), `^$`},
+		"branch-flood":    {body("for i in range(100000):", "    if i > 5: pass"), `^$`},
 		"set":             {body("x = set()", "for i in range(1000000):", "    for j in range(1000000):", "        x.add(i * 1000000 + j)"), `^limit main.star:\d(:\d+)?: stopped (at the memory limit|after)`},
 		"format-width":    {body("x = '%1000000000d' % 1"), `^script main.star:2:\d+: Starlark has no width in % formats$`},
 		"split":           {body("x = ('a ' * 20000000).split()"), `^limit main.star:2.*: stopped(:| at the memory limit)`},
@@ -79,7 +79,7 @@ func TestAttacks(t *testing.T) {
 	t.Parallel()
 	// Five seconds instead of thirty, so that a stall is noticed after half of one. Where page faults are slow, filling the memory may
 	// take as long.
-	limits := sandbox.Limits{Time: 5 * time.Second}
+	limits := sandbox.Limits{Time: 5 * time.Second, Steps: 3_000_000}
 	caller := callerFunc(func(context.Context, kit.Request) (value.Value, error) { return value.Null{}, nil })
 	for name, a := range attacks() {
 		t.Run(name, func(t *testing.T) {
@@ -111,8 +111,10 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() {
-		for at := w.(interface{ Line() value.Pos }); at.Line().Line != 5; {
-			time.Sleep(time.Millisecond)
+		for range time.Tick(time.Millisecond) {
+			if w.(interface{ Line() value.Pos }).Line().Line == 5 {
+				break
+			}
 		}
 		p, err := os.FindProcess(w.(interface{ PID() int }).PID())
 		if err == nil {

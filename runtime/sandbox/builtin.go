@@ -17,9 +17,6 @@ func helpers() starlark.StringDict {
 	}
 }
 
-// helperNames lists them for hints.
-func helperNames() []string { return helpers().Keys() }
-
 // round is Python's: half to even on the exact binary value; an int without n, a float with it.
 func round(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 	var x starlark.Value

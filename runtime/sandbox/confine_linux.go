@@ -58,7 +58,7 @@ func confineProcess(h wire.Hello) (*page, error) {
 	go func() {
 		<-over
 		p.cause(causeTime)
-		os.Exit(exitLimit)
+		quit(exitLimit)
 	}()
 	return p, setCPU(h)
 }

@@ -87,7 +87,7 @@ func (e end) problem(l Limits, at value.Pos) *problem.Problem {
 }
 
 var (
-	outOfMemory   = re(`out of memory|cannot allocate memory|SIGSEGV|unexpected fault address|mmap|newosproc|failed to create new OS thread|runtime: VirtualAlloc`)
+	outOfMemory   = re(`out of memory|cannot allocate memory|SIGSEGV|unexpected fault address|mmap|newosproc|failed to create new OS thread|ThreadSanitizer|runtime: VirtualAlloc`)
 	stackOverflow = re(`stack exceeds|stack overflow`)
 )
 

@@ -38,12 +38,10 @@ func (s *session) classify(err error, stack *starlark.EvalError) *problem.Proble
 	if asProblem(err, &p) {
 		return p
 	}
-	var bad syntax.Error
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[syntax.Error](err); ok {
 		return s.advise(problem.New(problem.Syntax, "%s", bad.Msg).At(fromSyntax(bad.Pos)))
 	}
-	var list resolve.ErrorList
-	if errors.As(err, &list) {
+	if list, ok := errors.AsType[resolve.ErrorList](err); ok {
 		return s.unresolved(list)
 	}
 	if stack != nil {

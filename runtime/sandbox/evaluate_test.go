@@ -121,8 +121,10 @@ func TestEvaluate(t *testing.T) {
 	wantCover := sandbox.Coverage{
 		Path: "main.star", Statements: []int{5, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21}, Ran: []int{5, 11, 12, 13, 15, 16, 18, 19, 21},
 		Conditions: []sandbox.Arm{
-			{Pos: pos(13, 8), Source: "slow(disk)", False: true}, {Pos: pos(13, 23), Source: "disk > 1"},
-			{Pos: pos(16, 17), Source: "i < ctx.params.limit", True: true}, {Pos: pos(19, 8), Source: "r.ok", False: true},
+			{Pos: pos(13, 8), Source: "slow(disk)", False: true},
+			{Pos: pos(13, 23), Source: "disk > 1"},
+			{Pos: pos(16, 17), Source: "i < ctx.params.limit", True: true},
+			{Pos: pos(19, 8), Source: "r.ok", False: true},
 		},
 	}
 	if d := cmp.Diff(wantCover, got.Coverage[0]); d != "" {

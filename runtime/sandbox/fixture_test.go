@@ -27,8 +27,10 @@ func vocabulary() sandbox.Vocabulary {
 	return sandbox.Vocabulary{
 		Declarations: []kit.Function{
 			{Name: "runbook", Kind: kit.Declare, Params: []kit.Param{
-				{Name: "owner", Type: kit.StringT, Required: true}, {Name: "trigger", Type: kit.Any, Record: []string{"every", "manual"}, Required: true},
-				{Name: "params", Type: kit.Dict}, {Name: "targets", Type: kit.Any},
+				{Name: "owner", Type: kit.StringT, Required: true},
+				{Name: "trigger", Type: kit.Any, Record: []string{"every", "manual"}, Required: true},
+				{Name: "params", Type: kit.Dict},
+				{Name: "targets", Type: kit.Any},
 			}},
 			{Name: "every", Kind: kit.Declare, Positional: 1, Params: []kit.Param{{Name: "interval", Type: kit.Duration, Required: true}}},
 			{Name: "manual", Kind: kit.Declare},
@@ -40,7 +42,9 @@ func vocabulary() sandbox.Vocabulary {
 		}}},
 		Families: []kit.Family{
 			{Name: "metrics", Functions: []kit.Function{{Name: "value", Kind: kit.Query, Positional: 1, Params: []kit.Param{
-				{Name: "expr", Type: kit.StringT, Required: true}, {Name: "where", Type: kit.Labels}, {Name: "default", Type: kit.Any},
+				{Name: "expr", Type: kit.StringT, Required: true},
+				{Name: "where", Type: kit.Labels},
+				{Name: "default", Type: kit.Any},
 				{Name: "window", Type: kit.Duration, Default: value.Duration(5 * time.Minute)},
 			}}}},
 			{Name: "systemd", Functions: []kit.Function{{Name: "restart", Kind: kit.Action, Positional: 1, Params: []kit.Param{
@@ -63,7 +67,8 @@ func environment() sandbox.Context {
 	return sandbox.Context{
 		Now: time.Date(2026, 3, 1, 10, 20, 0, 0, time.UTC), Attempt: 2,
 		Target: value.Dict{
-			{Key: value.String("name"), Value: value.String("w3")}, {Key: value.String("key"), Value: value.String("instance=w3")},
+			{Key: value.String("name"), Value: value.String("w3")},
+			{Key: value.String("key"), Value: value.String("instance=w3")},
 			{Key: value.String("labels"), Value: value.Strings(map[string]string{"storage": "s1"})},
 		},
 		Params: value.Dict{{Key: value.String("limit"), Value: value.Int(1000)}, {Key: value.String("slow"), Value: value.Duration(time.Minute)}},
@@ -94,14 +99,6 @@ func errString(err error) string {
 		return "nil"
 	}
 	return err.Error()
-}
-
-func hintOf(err error) string {
-	var p *problem.Problem
-	if !errors.As(err, &p) {
-		return ""
-	}
-	return p.Hint
 }
 
 func detailOf(err error) string {

@@ -92,7 +92,7 @@ func forever() { select {} }
 
 // lie is a worker that behaves until it is told to run.
 func lie(how string) int {
-	go func() { time.Sleep(time.Minute); os.Exit(9) }() // keeps select{} from being a deadlock, and bounds it
+	time.AfterFunc(time.Minute, func() { os.Exit(9) }) // keeps select{} from being a deadlock, and bounds it
 	in, out := os.NewFile(3, "in"), os.NewFile(4, "out")
 	var m wire.ToWorker
 	switch how {

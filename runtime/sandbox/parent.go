@@ -261,8 +261,8 @@ type stopwatch struct{ used time.Duration }
 // next waits for the worker within its limits. Only this wait counts against its time.
 func (r *run) next(ctx context.Context, clock *stopwatch) (wire.FromWorker, error) {
 	w := r.w
-	began := time.Now() //nolint:forbidigo // a stopwatch, not a date
-	defer func() { clock.used += time.Since(began) }()
+	began := time.Now()                                //nolint:forbidigo // a stopwatch, not a date
+	defer func() { clock.used += time.Since(began) }() //nolint:forbidigo // a stopwatch, not a date
 	over := time.NewTimer(w.limits.Time - clock.used)
 	defer over.Stop()
 	look := time.NewTicker(min(w.limits.stall()/4, 250*time.Millisecond))

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,9 +34,7 @@ func execute(opts syntax.FileOptions, path, src string, rewrite bool) (seen []st
 	var r reports
 	predeclared := starlark.StringDict{"struct": starlark.NewBuiltin("struct", starlarkstruct.Make)}
 	if rewrite {
-		for n, v := range tr.hooks() {
-			predeclared[n] = v
-		}
+		maps.Copy(predeclared, tr.hooks())
 	}
 	thread := &starlark.Thread{
 		Print: func(_ *starlark.Thread, s string) { r.lines = append(r.lines, "print "+s) },
@@ -67,8 +66,7 @@ func execute(opts syntax.FileOptions, path, src string, rewrite bool) (seen []st
 	}
 	globals, err := prog.Init(thread, predeclared)
 	seen = r.lines
-	var ee *starlark.EvalError
-	if errors.As(err, &ee) {
+	if ee, ok := errors.AsType[*starlark.EvalError](err); ok {
 		seen = append(seen, ee.Backtrace())
 	}
 	for _, name := range globals.Keys() {
@@ -98,7 +96,7 @@ func TestSameBehaviour(t *testing.T) {
 			t.Fatal(err)
 		}
 		line := 0
-		for _, chunk := range strings.Split(string(text), "\n---\n") {
+		for chunk := range strings.SplitSeq(string(text), "\n---\n") {
 			src := strings.Repeat("\n", line) + chunk
 			line += strings.Count(chunk, "\n") + 2
 			opts := syntax.FileOptions{Set: true}

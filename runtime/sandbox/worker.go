@@ -110,10 +110,13 @@ func (w *served) watch() {
 		runtime.GC() // only what is in use counts
 		if heap() > limit {
 			w.page.cause(causeMemory)
-			os.Exit(exitLimit)
+			quit(exitLimit)
 		}
 	}
 }
+
+// quit ends the process at once: a script may be inside of a builtin, and nothing else stops that.
+func quit(code int) { os.Exit(code) } //nolint:forbidigo // see above
 
 // read passes frames on. When the engine is gone there is nothing left to do, in whatever the script is.
 func (w *served) read(in io.Reader) {
@@ -122,9 +125,9 @@ func (w *served) read(in io.Reader) {
 		err := wire.Read(in, &m)
 		switch {
 		case errors.Is(err, io.EOF):
-			os.Exit(exitDone)
+			quit(exitDone)
 		case err != nil:
-			os.Exit(exitBad)
+			quit(exitBad)
 		}
 		w.frames <- m
 	}
@@ -174,7 +177,7 @@ func (w *served) load(path string, pos value.Pos) (string, error) {
 	}
 	m := <-w.frames
 	if m.Source == nil {
-		os.Exit(exitBad)
+		quit(exitBad)
 	}
 	if m.Source.Stop {
 		return "", errStopped
@@ -189,7 +192,7 @@ func (w *served) call(c wire.Call) (value.Value, error) {
 	}
 	m := <-w.frames
 	if m.Answer == nil {
-		os.Exit(exitBad)
+		quit(exitBad)
 	}
 	if m.Answer.Stop {
 		return nil, errStopped

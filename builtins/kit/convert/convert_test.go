@@ -81,7 +81,8 @@ func TestTruthOfResult(t *testing.T) {
 func TestToRefuses(t *testing.T) {
 	t.Parallel()
 	for _, v := range []value.Value{
-		value.Float(math.NaN()), value.List{value.Float(math.Inf(-1))},
+		value.Float(math.NaN()),
+		value.List{value.Float(math.Inf(-1))},
 		&value.Record{Fields: []value.Field{{Name: "x", Value: value.Float(math.NaN())}}},
 	} {
 		if _, err := To(v); !errors.Is(err, ErrNotFinite) {

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"go.starlark.net/starlark"
@@ -89,18 +90,11 @@ func NoAttr(of, name string, names []string) error {
 }
 
 func list(names []string) string {
-	s := ""
-	for i, n := range names {
-		switch {
-		case i == 0:
-		case i == len(names)-1:
-			s += " and "
-		default:
-			s += ", "
-		}
-		s += n
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
 	}
-	return s
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 // Time is an instant, in UTC.

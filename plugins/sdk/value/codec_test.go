@@ -46,8 +46,10 @@ func TestMarshal(t *testing.T) {
 		{Dict{}, `{}`},
 		{Dict{{String("$b"), Int(1)}}, `{"$dict":[["$b",1]]}`},
 		{Dict{{Int(1), Int(2)}}, `{"$dict":[[1,2]]}`},
-		{&Record{Type: "every", Pos: Pos{"a.star", 1, 2}, Fields: []Field{{"d", Duration(time.Minute), Pos{"a.star", 1, 8}}}},
-			`{"$record":{"type":"every","pos":{"file":"a.star","line":1,"col":2},"fields":[{"name":"d","value":{"$duration":"1m"},"pos":{"file":"a.star","line":1,"col":8}}]}}`},
+		{
+			&Record{Type: "every", Pos: Pos{"a.star", 1, 2}, Fields: []Field{{"d", Duration(time.Minute), Pos{"a.star", 1, 8}}}},
+			`{"$record":{"type":"every","pos":{"file":"a.star","line":1,"col":2},"fields":[{"name":"d","value":{"$duration":"1m"},"pos":{"file":"a.star","line":1,"col":8}}]}}`,
+		},
 	} {
 		got, err := Marshal(c.v)
 		if err != nil || string(got) != c.want {
@@ -205,8 +207,10 @@ func TestRoundTrip(t *testing.T) {
 // FuzzUnmarshal: the decoder never panics, and what it accepts it writes again in a form that it
 // reads as the same value.
 func FuzzUnmarshal(f *testing.F) {
-	for _, s := range []string{`null`, `[1,2.0,"x"]`, `{"a":{"$float":"NaN"}}`, `{"$dict":[[1,{}],["$",[]]]}`, `{"$duration":"-1d2ns"}`,
-		`{"$record":{"type":"t","pos":{"file":"f","line":1},"fields":[{"name":"n","value":{"$time":"2026-01-01T00:00:00Z"}}]}}`, `[[[[`, `{"$bytes":"aGk="}`} {
+	for _, s := range []string{
+		`null`, `[1,2.0,"x"]`, `{"a":{"$float":"NaN"}}`, `{"$dict":[[1,{}],["$",[]]]}`, `{"$duration":"-1d2ns"}`,
+		`{"$record":{"type":"t","pos":{"file":"f","line":1},"fields":[{"name":"n","value":{"$time":"2026-01-01T00:00:00Z"}}]}}`, `[[[[`, `{"$bytes":"aGk="}`,
+	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -317,8 +317,13 @@ func parseExact(s string) (time.Duration, error) {
 		name string
 		size int64
 	}{
-		{"d", int64(24 * time.Hour)}, {"h", int64(time.Hour)}, {"m", int64(time.Minute)}, {"s", int64(time.Second)},
-		{"ms", int64(time.Millisecond)}, {"us", int64(time.Microsecond)}, {"ns", 1},
+		{"d", int64(24 * time.Hour)},
+		{"h", int64(time.Hour)},
+		{"m", int64(time.Minute)},
+		{"s", int64(time.Second)},
+		{"ms", int64(time.Millisecond)},
+		{"us", int64(time.Microsecond)},
+		{"ns", 1},
 	}
 	var total int64 // negative: its range is one larger
 	bad := fmt.Errorf("invalid duration %q", clip(s))

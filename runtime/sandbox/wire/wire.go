@@ -194,7 +194,7 @@ func Read(r io.Reader, v any) error {
 	d := json.NewDecoder(&body)
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("decode frame: %v", err) // not %w: an end of the text is not an end of the pipe
+		return fmt.Errorf("decode frame: %v", err) //nolint:errorlint // an end of the text is not an end of the pipe
 	}
 	if d.More() {
 		return fmt.Errorf("more than one value in a frame")
