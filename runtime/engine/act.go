@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -146,7 +148,7 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 		st.Halt = halt
 		in := guard.Input{Now: now, Policy: v.rb.Policy, State: st, Request: guard.Request{
 			Runbook: v.rb.Name, Target: v.target, Fleet: v.fleet, Episode: v.record.Episode, Action: c.name,
-			Cooldown: c.cooldown, Severity: v.rb.Severity, OldestRead: v.oldest,
+			Cooldown: c.cooldown, Severity: v.rb.Severity, OldestRead: v.oldest, Repeats: v.repeats(rec),
 		}}
 		if !first {
 			in.Attempt = v.attempt.ID
@@ -205,6 +207,15 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 	v.say(rec, "reserved: all guards passed, recorded before anything starts")
 	v.e.hook("reserved")
 	return step, nil
+}
+
+// repeats says whether this evaluation has done, or in a dry run would have done, exactly the same before. A loop in a runbook must
+// not restart a service as often as it goes round.
+func (v *evaluation) repeats(rec *trace.Action) bool {
+	return slices.ContainsFunc(v.record.Events, func(x trace.Event) bool {
+		a := x.Action
+		return a != nil && a != rec && a.Action == rec.Action && (a.State.Began() || a.Planned) && reflect.DeepEqual(a.Args, rec.Args)
+	})
 }
 
 // openAttempt is the attempt that a step belongs to: a new one at the first step, the recorded one later.

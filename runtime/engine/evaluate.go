@@ -277,7 +277,11 @@ func (v *evaluation) notice() *notify.Notice {
 		n.Reason = "escalate: " + r.Reason
 		return n
 	case trace.Refused:
-		// What lifts by itself is recorded silently; what needs a person is told once.
+		// What lifts by itself is recorded silently; what needs a person is told once, and so is an attempt that was stopped half way.
+		if v.attempt != nil {
+			n.Reason, n.Text = "refused half way", "the attempt was stopped half way: "+r.Reason
+			return n
+		}
 		var p *problem.Problem
 		if errors.As(v.endedBy, &p) && p.Code == problem.Refused || p != nil && p.Code == problem.Halted {
 			for _, x := range lastVerdicts(r) {

@@ -81,6 +81,8 @@ type Request struct {
 	// Attempt is the id of the attempt that this step continues, "" for a first step. Guards with scope Attempt are judged
 	// at the first step only.
 	Attempt string
+	// Repeats says that this attempt has done exactly this, with these arguments, before.
+	Repeats bool
 	// OldestRead is when the oldest value that this decision rests on was measured; zero if nothing was read.
 	OldestRead time.Time
 }

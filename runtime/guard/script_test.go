@@ -135,6 +135,7 @@ func set(t *testing.T, in *Input, line string) {
 			in.Target.Key = "instance=" + a["target"]
 		}
 		in.Attempt, in.Request.Cooldown, in.OldestRead = a["attempt"], a.duration(t, "cooldown"), wall("read")
+		in.Repeats = has("repeats")
 	case "fleet":
 		in.Fleet = FleetView{ID: a["id"], Single: has("single"), Members: a.keys("members"), Sick: a.keys("sick"), Unknown: a.keys("unknown"), Missing: a.keys("missing")}
 		if has("max_bad") {
