@@ -139,7 +139,35 @@ func (e *engine) pass(ctx context.Context) error {
 			return nil
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if p := e.noSuchTarget(); p != nil {
+		e.run.Problems = append(e.run.Problems, p)
+	}
+	return nil
+}
+
+// noSuchTarget is the problem of a run by hand for a target that no runbook knows: doing nothing about it must not look like health. A runbook
+// that could not be asked may know it.
+func (e *engine) noSuchTarget() *problem.Problem {
+	if e.Target == "" {
+		return nil
+	}
+	var known []string
+	for _, rb := range e.run.Runbooks {
+		if rb.Problem != nil || !rb.Due {
+			return nil
+		}
+		for _, t := range rb.Targets {
+			if t.Key == e.Target || t.Name == e.Target {
+				return nil
+			}
+			known = append(known, t.Key, t.Name)
+		}
+	}
+	return problem.New(problem.NotFound, "no runbook here has a target %q%s", e.Target, problem.DidYouMean(e.Target, known)).
+		WithHint("runbook run --dry-run shows what is sick; --target takes a name such as w3, or a key such as instance=w3")
 }
 
 // runbook looks at one runbook's fleet and evaluates it for each sick target.

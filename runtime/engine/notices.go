@@ -27,6 +27,9 @@ func (e *engine) notices(ctx context.Context) error {
 		}
 	}
 	for _, p := range e.run.Problems {
+		if p.Code == problem.NotFound {
+			continue // who typed it is told, nobody is called
+		}
 		n := notify.Notice{Run: e.run.ID, At: e.wall(), Kind: notify.Escalation, Reason: string(p.Code), Text: told(p)}
 		if p.Code == problem.MetricsSource {
 			n.Kind, n.Source = notify.Source, e.Settings.Metrics.Name

@@ -41,10 +41,11 @@ func exitCode(ctx context.Context, err error) problem.Exit {
 	case interrupted(ctx):
 		return problem.ExitInterrupted
 	}
-	if p, ok := errors.AsType[*problem.Problem](err); ok {
+	first := each(err)[0]
+	if p, ok := errors.AsType[*problem.Problem](first); ok {
 		return problem.ExitOf(p.Code)
 	}
-	if e, ok := errors.AsType[exitError](err); ok {
+	if e, ok := errors.AsType[exitError](first); ok {
 		return e.code
 	}
 	return problem.ExitInternal

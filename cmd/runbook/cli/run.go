@@ -71,14 +71,16 @@ func runRun(ctx context.Context, c *call) (result, error) {
 	if r == nil {
 		return nil, err
 	}
-	var res result = runResult{r}
+	var errs []error
 	if err != nil && !alreadyIn(r, err) {
-		return res, err
+		errs = append(errs, err)
+	} else if r.Exit != problem.ExitOK {
+		errs = append(errs, exitWith(r.Exit)) // first, so that it decides: the run has weighed all that happened
 	}
-	if r.Exit != problem.ExitOK {
-		return res, exitWith(r.Exit)
+	for _, p := range r.Problems {
+		errs = append(errs, p)
 	}
-	return res, nil
+	return runResult{r}, errors.Join(errs...)
 }
 
 // alreadyIn says whether the run's own problems tell of err.
@@ -92,11 +94,14 @@ func alreadyIn(r *trace.Run, err error) bool {
 	return false
 }
 
-// runResult is a run. For a person it says what is not as it should be, and one line for the rest.
+// runResult is a run. For a person it says what is not as it should be, and one line for the rest. The run's own problems are the command's
+// error, and not said twice.
 type runResult struct{ *trace.Run }
 
 func (r runResult) text(u *ui) {
-	u.tree(trace.Summary(r.Run), "")
+	shown := *r.Run
+	shown.Problems = nil
+	u.tree(trace.Summary(&shown), "")
 	if len(r.Runbooks) > 0 && !r.DryRun && trace.Eventful(r.Run) {
 		u.Printf("\nwhy, in full: runbook explain %s\n", r.ID)
 	}
