@@ -514,8 +514,7 @@ func result(state action.StepState, val value.Value, err string, refusals []guar
 }
 
 func (e *engine) asProblem(code problem.Code, err error, format string, args ...any) *problem.Problem {
-	var p *problem.Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		q := *p
 		return &q
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/seed1de3961f/runbook/builtins/kit"
@@ -311,8 +312,8 @@ func (v *evaluation) notice() *notify.Notice {
 
 // lastVerdicts are the guards' answers to the last action that was asked for.
 func lastVerdicts(r *trace.Evaluation) []guard.Verdict {
-	for i := len(r.Events) - 1; i >= 0; i-- {
-		if a := r.Events[i].Action; a != nil {
+	for _, x := range slices.Backward(r.Events) {
+		if a := x.Action; a != nil {
 			return a.Verdicts
 		}
 	}

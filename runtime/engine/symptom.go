@@ -164,18 +164,18 @@ func seriesByTarget(rb *project.Runbook, grid []kit.Series) (map[string]kit.Seri
 func newestFor(rb *project.Runbook, t action.Target, stamps [][]kit.Sample) time.Time {
 	var out time.Time
 	for _, samples := range stamps {
-		var own, any time.Time
+		var own, newest time.Time
 		for _, s := range samples {
 			at := seconds(s.Value)
-			if at.After(any) {
-				any = at
+			if at.After(newest) {
+				newest = at
 			}
 			if rb.Matches(t, s.Labels) && at.After(own) {
 				own = at
 			}
 		}
 		if own.IsZero() && !carries(rb.Targets.By, samples) {
-			own = any
+			own = newest
 		}
 		if own.IsZero() {
 			return time.Time{}

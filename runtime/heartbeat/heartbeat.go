@@ -112,8 +112,7 @@ func Ping(ctx context.Context, to string) error {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		var u *url.Error
-		if errors.As(err, &u) {
+		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err
 		}
 		return fmt.Errorf("ping %s: %w", req.URL.Host, err)

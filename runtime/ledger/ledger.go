@@ -31,7 +31,7 @@ import (
 //	cool/<action>/<target>  when the action last started on the target
 //	last/<target>           the target's last attempt
 //	episodes/<runbook>      open episodes of a runbook, by target
-//	slot/<runbook>/<every>  the last slot of its schedule that was run
+//	slot/<every>/<runbook>  the last slot of its schedule that was run
 //	clock                   trusted time
 //	run/<id>                trace.Run
 const (
@@ -42,15 +42,28 @@ const (
 	KeyClock   = "clock"
 )
 
-// KeyAttempt is the key of an attempt; the others name theirs likewise.
-func KeyAttempt(id string) string       { return "attempt/" + id }
-func KeyStep(key string) string         { return "step/" + key }
+// KeyAttempt is the key of an attempt by its id.
+func KeyAttempt(id string) string { return "attempt/" + id }
+
+// KeyStep is the key of a step by its idempotency key, which begins with its id.
+func KeyStep(key string) string { return "step/" + key }
+
+// KeyCool is the key of the last start of an action on a target. Target keys may hold any printable character, so they
+// come last.
 func KeyCool(act, target string) string { return "cool/" + act + "/" + target }
-func KeyLast(target string) string      { return "last/" + target }
+
+// KeyLast is the key of a target's last attempt.
+func KeyLast(target string) string { return "last/" + target }
+
+// KeyEpisodes is the key of a runbook's open episodes.
 func KeyEpisodes(runbook string) string { return "episodes/" + runbook }
+
+// KeySlot is the key of the last slot of a runbook's schedule. Another interval counts its slots differently.
 func KeySlot(runbook string, every time.Duration) string {
-	return "slot/" + runbook + "/" + every.String()
+	return "slot/" + every.String() + "/" + runbook
 }
+
+// KeyRun is the key of a trace by the run's id.
 func KeyRun(id string) string { return "run/" + id }
 
 // Open is an attempt that holds its target, as idx/open keeps it.

@@ -113,16 +113,16 @@ func explainRunbook(root *Node, rb *Runbook) {
 
 // String counts the fleet in words.
 func (f *Fleet) String() string {
-	s := fmt.Sprintf("%d targets, %d sick", f.Members, f.Sick)
+	parts := []string{fmt.Sprintf("%d targets, %d sick", f.Members, f.Sick)}
 	for _, x := range []struct {
 		n    int
 		what string
 	}{{f.Pending, "not sick for long enough"}, {f.Unknown, "unknown"}, {f.Missing, "missing"}} {
 		if x.n > 0 {
-			s += fmt.Sprintf(", %d %s", x.n, x.what)
+			parts = append(parts, fmt.Sprintf("%d %s", x.n, x.what))
 		}
 	}
-	return s
+	return strings.Join(parts, ", ")
 }
 
 func explainTarget(parent *Node, t *Target) {
