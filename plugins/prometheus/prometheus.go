@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -242,20 +241,15 @@ func convert(server string, v model.Value) (value.List, error) {
 		}
 	case *model.Scalar:
 		err = add(nil, []model.SamplePair{{Timestamp: v.Timestamp, Value: v.Value}}, 0)
+	case nil:
+		err = problem.New(problem.MetricsSource, "%s: not a Prometheus answer: JSON without a result", server)
 	default:
-		err = problem.New(problem.Query, "%s: the expression is a %s, not numbers", server, typeOf(v))
+		err = problem.New(problem.Query, "%s: the expression is a %s, not numbers", server, v.Type())
 	}
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
-}
-
-func typeOf(v model.Value) string {
-	if v == nil {
-		return "nothing"
-	}
-	return fmt.Sprint(v.Type())
 }
 
 func tooLarge(server string) error {

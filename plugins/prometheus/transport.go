@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"io"
 	"mime"
@@ -163,7 +164,14 @@ func root(err error) error {
 
 // explainSaid words an error that the server worded.
 func explainSaid(server string, e *promv1.Error) error {
-	msg := clip(e.Msg, 1000)
+	msg := clip(e.Msg, 500)
+	// Of statuses other than 400 and 422 the client leaves the body unread, and Prometheus' reason is in there.
+	var body struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal([]byte(e.Detail), &body) == nil && body.Error != "" {
+		msg += ": " + clip(body.Error, 500)
+	}
 	switch e.Type {
 	case promv1.ErrBadData:
 		return problem.New(problem.Query, "%s: it refuses the query: %s", server, msg)

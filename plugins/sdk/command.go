@@ -146,8 +146,7 @@ func (c Command) await(ctx context.Context, p *proc.Process, out output) (Comman
 
 // cause drops the operation and path of an error whose message names them already.
 func cause(err error) error {
-	var pe *os.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
 		return pe.Err
 	}
 	return err

@@ -72,8 +72,7 @@ func (p *Prepared) Run() (CommandResult, error) {
 }
 
 func unsure(r CommandResult, err error) (CommandResult, error) {
-	var ce *CommandError
-	if errors.As(err, &ce) {
+	if _, ok := errors.AsType[*CommandError](err); ok {
 		err = Unknown(err)
 	}
 	return r, err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/big"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -108,10 +109,8 @@ func schema(t reflect.Type) ([]Param, int, error) {
 
 // typeName is the schema's word for a Go type. A type without one is refused, at registration and not in production.
 func typeName(t reflect.Type, above []reflect.Type) (string, error) {
-	for _, a := range above {
-		if a == t {
-			return "", fmt.Errorf("%s contains itself", t)
-		}
+	if slices.Contains(above, t) {
+		return "", fmt.Errorf("%s contains itself", t)
 	}
 	above = append(above, t)
 	switch {
@@ -188,7 +187,10 @@ func valueTypeName(t reflect.Type) (string, error) {
 	return "", fmt.Errorf("%s cannot cross to the engine", t)
 }
 
+// parseDefault reads a default and makes sure that it fits.
 func parseDefault(t reflect.Type, text string) (value.Value, error) {
+	probe := reflect.New(t).Elem()
+	var v value.Value
 	switch {
 	case t == durationType:
 		d, err := value.ParseDuration(text)
@@ -198,12 +200,17 @@ func parseDefault(t reflect.Type, text string) (value.Value, error) {
 	case t.Kind() == reflect.Bool:
 		b, err := strconv.ParseBool(text)
 		return value.Bool(b), err
-	case t.Kind() == reflect.Float64:
+	case probe.CanFloat():
 		f, err := strconv.ParseFloat(text, 64)
 		return value.Float(f), err
-	case t.Kind() == reflect.Int, t.Kind() == reflect.Int64:
+	case probe.CanInt(), probe.CanUint():
 		n, err := strconv.ParseInt(text, 10, 64)
-		return value.Int(n), err
+		if err != nil {
+			return nil, err
+		}
+		v = value.Int(n)
+	default:
+		return nil, fmt.Errorf("%s takes none: set it in code", t)
 	}
-	return nil, fmt.Errorf("a default for %s is set in code", t)
+	return v, fill(probe, v)
 }

@@ -23,6 +23,9 @@ type server struct {
 	base context.Context // ends when the host is gone
 }
 
+// NewServer answers the wire for p, for a host in this process: a test. ctx is the host's life.
+func NewServer(ctx context.Context, p *Plugin) pluginpb.PluginServer { return &server{p: p, base: ctx} }
+
 func (s *server) Describe(context.Context, *pluginpb.DescribeRequest) (*pluginpb.DescribeResponse, error) {
 	m, err := s.p.Manifest()
 	if err != nil {

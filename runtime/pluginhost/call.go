@@ -108,10 +108,9 @@ func (h *Plugins) call(ctx context.Context, c Connection, function string, fn fu
 	if err == nil || errors.As(err, &pr) {
 		return err
 	}
-	if ctx.Err() != nil {
-		// Its handler may still be running: nothing else is asked of this process.
-		pl.retire(p)
-	}
+	// Its handler may still be running, or it is broken: nothing else is asked of this process. (The code is no help: a
+	// plugin's side may notice the end of the time a moment before ours does.)
+	pl.retire(p)
 	return p.callError(c.Plugin+"."+function, err)
 }
 

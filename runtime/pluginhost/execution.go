@@ -118,7 +118,7 @@ func (e *execution) read() {
 	e.mu.Unlock()
 	if !known {
 		// A command of an action that ended well may have left a daemon in its group: that one is meant to live.
-		e.killGroups()
+		e.killAll()
 	}
 	close(e.over)
 	e.abandon()
@@ -395,18 +395,18 @@ func (e *execution) kill(why *problem.Problem) {
 	if over {
 		return
 	}
-	e.killGroups()
+	e.killAll()
 	e.end() // the stream ends even if the process hangs in the kernel
 }
 
-// killGroups kills the plugin first, so that it cannot report the death of its own child as a failure of the action.
-func (e *execution) killGroups() {
+// killAll kills the plugin first, so that it cannot report the death of its own child as a failure of the action.
+func (e *execution) killAll() {
 	e.proc.kill()
 	e.mu.Lock()
 	c := e.child
 	e.mu.Unlock()
 	if own := e.proc.child(); c.Group != 0 && c.Group != own.Group {
-		KillGroup(c)
+		killGroup(c)
 	}
 }
 

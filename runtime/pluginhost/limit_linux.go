@@ -20,9 +20,9 @@ func limit(pid int) {
 	}
 }
 
-// KillGroup kills the process group of a child, unless its number belongs to somebody else by now. It reports whether there
+// killGroup kills the process group of a child at once, without waiting, unless its number belongs to somebody else by now. It reports whether there
 // was anything left to kill. The child must be of this boot.
-func KillGroup(c action.Child) bool {
+func killGroup(c action.Child) bool {
 	if c.Group <= 1 || c.Start == 0 || c.Group == unix.Getpgrp() {
 		return false
 	}

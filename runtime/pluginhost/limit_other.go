@@ -6,7 +6,7 @@ import "github.com/seed1de3961f/runbook/runtime/action"
 
 func limit(int) {}
 
-// KillGroup cannot tell here whether the group is still the child's, and kills nothing.
-func KillGroup(action.Child) bool { return false }
+// killGroup cannot tell here whether the group is still the child's, and kills nothing.
+func killGroup(action.Child) bool { return false }
 
 func leads(action.Child, int) bool { return false }

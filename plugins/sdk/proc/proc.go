@@ -23,7 +23,7 @@ type Process struct {
 	cmd    *exec.Cmd
 	start  uint64
 	exited chan struct{}
-	err    error // of Wait, where waiting and reaping are one
+	reap   func() error
 
 	mu     sync.Mutex
 	reaped bool

@@ -21,6 +21,7 @@ func (p *Process) run(o Options) error {
 	}
 	p.cmd.SysProcAttr.Setpgid = true
 	p.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	p.reap = p.cmd.Wait
 	started := make(chan error, 1)
 	onThread(func() {
 		if o.NoNewPrivs {
@@ -73,8 +74,6 @@ func waitExit(pid int) {
 
 // signal sends to the group. The leader is not reaped, so the group's number is still its own.
 func (p *Process) signal(sig syscall.Signal) { _ = unix.Kill(-p.cmd.Process.Pid, sig) }
-
-func (p *Process) reap() error { return p.cmd.Wait() }
 
 // StartTime is field 22 of /proc/PID/stat, 0 if there is no such process.
 func StartTime(pid int) uint64 {

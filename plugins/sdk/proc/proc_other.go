@@ -11,14 +11,14 @@ func (p *Process) run(Options) error {
 	if err := p.cmd.Start(); err != nil {
 		return err
 	}
+	var err error
+	p.reap = func() error { return err } // there is no waiting without reaping here
 	go func() {
-		p.err = p.cmd.Wait() // there is no waiting without reaping here
+		err = p.cmd.Wait()
 		close(p.exited)
 	}()
 	return nil
 }
-
-func (p *Process) reap() error { return p.err }
 
 // signal reaches the process alone.
 func (p *Process) signal(syscall.Signal) { _ = p.cmd.Process.Kill() }

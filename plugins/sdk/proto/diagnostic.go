@@ -13,8 +13,7 @@ const maxText = 64 << 10
 // FromError says err to the other side: a *problem.Problem keeps its code and hint.
 func FromError(err error) *Diagnostic {
 	d := &Diagnostic{Severity: Severity_SEVERITY_ERROR, Message: Text(err.Error())}
-	var p *problem.Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		d.Code, d.Hint = string(p.Code), Text(p.Hint)
 		for _, line := range p.Detail {
 			d.Detail = append(d.Detail, Text(line))

@@ -15,6 +15,7 @@ import (
 	goplugin "github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
 
+	"github.com/seed1de3961f/runbook/plugins"
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
@@ -37,6 +38,9 @@ func TestMain(m *testing.M) {
 }
 
 func serve(name string) error {
+	if p, ok := plugins.Lookup(name); ok {
+		return p.Serve(context.Background())
+	}
 	switch name {
 	case "good":
 		return good().Serve(context.Background())
@@ -159,7 +163,7 @@ func act(c *sdk.Call, dir string, a how) (string, error) {
 	c.Progress("half way")
 	switch a.Mode {
 	case "crash":
-		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "fail":
 		return "", errors.New("disk full")
 	case "unsure":

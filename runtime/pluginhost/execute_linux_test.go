@@ -109,7 +109,7 @@ func TestNotStarted(t *testing.T) {
 		h := host(t)
 		x := execute(t, h, conn("good", nil), mode)
 		_, _, err := x.Started()
-		asProblem(t, err, problem.PluginFailed, parts...)
+		_ = asProblem(t, err, problem.PluginFailed, parts...)
 	}
 	h := host(t)
 	if _, err := h.Execute(t.Context(), conn("good", nil), request("ok", -time.Second)); err == nil {
@@ -182,7 +182,7 @@ func TestNoActing(t *testing.T) {
 		}
 		began := time.Now()
 		err = call(x)
-		asProblem(t, err, problem.PluginTimeout, "within 1s")
+		_ = asProblem(t, err, problem.PluginTimeout, "within 1s")
 		if d := time.Since(began); d < 900*time.Millisecond || d > 2*time.Second {
 			t.Errorf("%s took %s", name, d)
 		}
@@ -198,7 +198,7 @@ func TestForeignGroupIsRefused(t *testing.T) {
 	h := host(t)
 	x := execute(t, h, conn("stranger", nil), "")
 	_, _, err := x.Started()
-	asProblem(t, err, problem.PluginFailed, "process group 1", "not its own")
+	_ = asProblem(t, err, problem.PluginFailed, "process group 1", "not its own")
 }
 
 func TestDeadline(t *testing.T) {
@@ -225,7 +225,7 @@ func TestDeadline(t *testing.T) {
 		}
 		began := time.Now()
 		_, err = x.Wait(t.Context())
-		asProblem(t, err, tt.code, tt.message)
+		_ = asProblem(t, err, tt.code, tt.message)
 		if d := time.Since(began); d > time.Second {
 			t.Errorf("%s took %s", tt.mode, d)
 		}
@@ -252,15 +252,15 @@ func TestCancelAndKill(t *testing.T) {
 	cancel()
 	x, _ := begin("slow")
 	_, err := x.Wait(ctx)
-	asProblem(t, err, problem.InDoubt, "gave up")
+	_ = asProblem(t, err, problem.InDoubt, "gave up")
 	x, child := begin("stubborn")
 	_, err = x.Wait(ctx)
-	asProblem(t, err, problem.Interrupted, "stopped")
+	_ = asProblem(t, err, problem.Interrupted, "stopped")
 	eventually(t, "it is killed", func() bool { return gone(child.PID) })
 	x, child = begin("stubborn")
 	x.Kill()
 	_, err = x.Wait(t.Context())
-	asProblem(t, err, problem.InDoubt, "killed")
+	_ = asProblem(t, err, problem.InDoubt, "killed")
 	eventually(t, "it is killed", func() bool { return gone(child.PID) })
 }
 

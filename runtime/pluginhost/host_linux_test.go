@@ -112,11 +112,16 @@ func TestValues(t *testing.T) {
 		deep = value.List{deep}
 	}
 	for _, v := range []value.Value{
-		value.Null{}, value.Bool(true), value.Bool(false), value.Int(0), value.Int(9007199254740993), value.Int(math.MinInt64),
+		value.Null{},
+		value.Bool(true), value.Bool(false), value.Int(0), value.Int(9007199254740993), value.Int(math.MinInt64),
 		value.Big("-170141183460469231731687303715884105728"), value.Float(1), value.Float(0.1), value.Float(math.Inf(-1)),
-		value.Float(math.Copysign(0, -1)), value.Float(math.NaN()), value.String(""), value.String("grün \x00"), value.Bytes{0xff, 0},
+		value.Float(math.Copysign(0, -1)), value.Float(math.NaN()), value.String(""), value.String("grün \x00"),
+		value.Bytes{0xff, 0},
 		value.Duration(90 * time.Minute), value.Time(time.Date(2026, 3, 1, 10, 20, 0, 5, time.UTC)), value.Time(time.Unix(-1, 999999999).UTC()),
-		value.List{}, value.List{value.Int(1), value.Float(1), value.Bool(true), value.Null{}}, value.Dict{}, deep,
+		value.List{},
+		value.List{value.Int(1), value.Float(1), value.Bool(true), value.Null{}},
+		value.Dict{},
+		deep,
 		value.Dict{{Key: value.String("z"), Value: value.Int(1)}, {Key: value.Int(1), Value: value.List{}}, {Key: value.Float(1), Value: value.Dict{}}},
 	} {
 		got, err := h.Query(t.Context(), conn("good", nil), "echo", args("value", v))
@@ -139,7 +144,7 @@ func TestValues(t *testing.T) {
 		"a fleet cannot": &value.Record{Type: "fleet"},
 	} {
 		_, err := h.Query(t.Context(), conn("good", nil), "echo", args("value", v))
-		asProblem(t, err, problem.Argument, name)
+		_ = asProblem(t, err, problem.Argument, name)
 	}
 }
 
@@ -214,14 +219,14 @@ func TestStartFailures(t *testing.T) {
 		{ext, "true", problem.PluginFailed, []string{"ended before it was ready: exit status 0"}},
 	} {
 		_, err := tt.h.Query(t.Context(), conn(tt.plugin, nil), "q", nil)
-		asProblem(t, err, tt.code, append(tt.parts, tt.plugin)...)
+		_ = asProblem(t, err, tt.code, append(tt.parts, tt.plugin)...)
 	}
 	_, err = h.Query(t.Context(), conn("good", args("fail", value.Bool(true), "token", value.String("hush-hush"))), "echo", nil)
 	if p := asProblem(t, err, problem.Project, "[hidden] is not accepted"); strings.Contains(p.Error(), "hush-hush") {
 		t.Error("the token is in the message")
 	}
 	_, err = h.Query(t.Context(), conn("good", args("tokn", value.String("x"))), "echo", nil)
-	asProblem(t, err, problem.Argument, `did you mean "token"`)
+	_ = asProblem(t, err, problem.Argument, `did you mean "token"`)
 }
 
 func TestStartTimeout(t *testing.T) {
@@ -238,7 +243,7 @@ func TestStartTimeout(t *testing.T) {
 	}
 	t.Cleanup(h.Close)
 	_, err = h.Manifest(t.Context(), "hangs")
-	asProblem(t, err, problem.PluginTimeout, "not ready within 200ms")
+	_ = asProblem(t, err, problem.PluginTimeout, "not ready within 200ms")
 }
 
 func TestQueryFailures(t *testing.T) {
@@ -255,11 +260,11 @@ func TestQueryFailures(t *testing.T) {
 		{"huge", problem.PluginFailed, []string{"larger than 16 MiB"}},
 	} {
 		_, err := h.Query(t.Context(), c, "misbehave", args("mode", value.String(tt.mode)))
-		asProblem(t, err, tt.code, tt.parts...)
+		_ = asProblem(t, err, tt.code, tt.parts...)
 	}
 	pid := intOf(t, about(t, h, c), "pid")
 	_, err := h.Query(t.Context(), c, "stubborn", args("mode", value.String("x"), "wait", value.Duration(time.Minute)))
-	asProblem(t, err, problem.PluginTimeout, "good.stubborn")
+	_ = asProblem(t, err, problem.PluginTimeout, "good.stubborn")
 	eventually(t, "a plugin that did not answer ends", func() bool { return gone(pid) })
 	if intOf(t, about(t, h, c), "pid") == pid {
 		t.Error("it was used again")
@@ -301,12 +306,14 @@ func TestCloseIsBounded(t *testing.T) {
 			}
 		}},
 		{"busy", func(t *testing.T, h *pluginhost.Plugins, _ int) {
-			go h.Query(context.Background(), conn("good", nil), "stubborn", args("mode", value.String("x"), "wait", value.Duration(time.Minute)))
+			go func() {
+				_, _ = h.Query(context.Background(), conn("good", nil), "stubborn", args("mode", value.String("x"), "wait", value.Duration(time.Minute)))
+			}()
 		}},
 		{"action before it started", func(t *testing.T, h *pluginhost.Plugins, _ int) {
-			go h.Execute(context.Background(), conn("good", nil), pluginhost.Execute{
-				Function: "act", Args: args("mode", value.String("stuck before"), "wait", value.Duration(time.Minute)), Deadline: time.Now().Add(time.Minute),
-			})
+			go func() {
+				_, _ = h.Execute(context.Background(), conn("good", nil), request("stuck before", time.Minute))
+			}()
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,0 +1,356 @@
+package pluginhost_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/seed1de3961f/runbook/builtins/kit"
+	"github.com/seed1de3961f/runbook/plugins"
+	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost"
+)
+
+// The bundled plugins as they are used: this binary, started by the host.
+
+func bundled(t testing.TB) *pluginhost.Plugins {
+	t.Helper()
+	ms, err := plugins.Manifests()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := pluginhost.New(pluginhost.Config{Exe: os.Args[0], Bundled: ms, RunDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	return h
+}
+
+func argv(words ...string) value.List {
+	var l value.List
+	for _, w := range words {
+		l = append(l, value.String(w))
+	}
+	return l
+}
+
+func execConn(dir string) pluginhost.Connection {
+	return conn("exec", args(
+		"dir", value.String(dir),
+		"env", value.Strings(map[string]string{"LANG": "C", "EXTRA": "a b"}),
+		"commands", value.Map(map[string]value.List{
+			"env":     argv("/usr/bin/env"),
+			"args":    argv("/usr/bin/printf", "%s|", "{target}", "unit={label:unit}.service", "{print $1}", "$HOME;`id`"),
+			"fail":    argv("/bin/sh", "-c", "echo out; echo no space left >&2; exit 3"),
+			"lots":    argv("/bin/sh", "-c", "yes | head -c 1000000; echo end"),
+			"killed":  argv("/bin/sh", "-c", "echo half; kill -9 $$"),
+			"ignores": argv("/bin/sh", "-c", `trap "" TERM; echo began; while :; do /bin/sleep 1; done`),
+			"daemon":  argv("/bin/sh", "-c", "/bin/sleep 600 & echo $!"),
+			"absent":  argv("/no/such/program"),
+			"touch":   argv("/usr/bin/touch", "touched"),
+		}),
+		"reads", value.Map(map[string]value.List{
+			"ok": argv("/bin/sh", "-c", "echo out; echo err >&2; exit 4"), "slow": argv("/bin/sh", "-c", "/bin/sleep 600 & wait"),
+		}),
+	))
+}
+
+func runCommand(t *testing.T, h *pluginhost.Plugins, c pluginhost.Connection, name string, within time.Duration, target action.Target) (pluginhost.Finished, action.Child, error) {
+	t.Helper()
+	x, err := h.Execute(t.Context(), c, pluginhost.Execute{
+		Function: "run", Args: args("command", value.String(name)), Target: target, Key: "key-1", Deadline: time.Now().Add(within),
+	})
+	if err != nil {
+		return pluginhost.Finished{}, action.Child{}, err
+	}
+	_, child, err := x.Started()
+	if err != nil {
+		return pluginhost.Finished{}, child, err
+	}
+	if err := x.Proceed(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f, err := x.Wait(t.Context())
+	return f, child, err
+}
+
+func stdout(f pluginhost.Finished) string {
+	d, _ := f.Value.(value.Dict)
+	s, _ := d.Get("stdout")
+	text, _ := s.(value.String)
+	return string(text)
+}
+
+var web3 = action.Target{Key: "instance=w3", Name: "w3", Labels: map[string]string{"unit": "a b"}}
+
+func TestExecRun(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	h, c := bundled(t), execConn(dir)
+	f, _, err := runCommand(t, h, c, "env", 20*time.Second, web3)
+	if err != nil || f.State != action.Succeeded {
+		t.Fatal(f, err)
+	}
+	want := "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nEXTRA=a b\nLANG=C\nRUNBOOK_KEY=key-1\nRUNBOOK_TARGET=w3\n"
+	if d := cmp.Diff(want, stdout(f)); d != "" {
+		t.Error(d)
+	}
+	f, _, err = runCommand(t, h, c, "args", 20*time.Second, web3)
+	if err != nil || stdout(f) != "w3|unit=a b.service|{print $1}|$HOME;`id`|" {
+		t.Errorf("%q %v", stdout(f), err)
+	}
+	f, _, err = runCommand(t, h, c, "fail", 20*time.Second, web3)
+	if err != nil || f.State != action.Failed || !strings.Contains(f.Message, "status 3: no space left") {
+		t.Errorf("%+v %v", f, err)
+	}
+	f, _, err = runCommand(t, h, c, "lots", 20*time.Second, web3)
+	if err != nil || len(stdout(f)) != 64<<10 || !strings.HasSuffix(stdout(f), "\ny\nend\n") {
+		t.Errorf("%d bytes, %v", len(stdout(f)), err)
+	}
+	if _, _, err = runCommand(t, h, c, "touch", 20*time.Second, web3); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "touched")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestExecInDoubt(t *testing.T) {
+	t.Parallel()
+	h, c := bundled(t), execConn("/")
+	_, _, err := runCommand(t, h, c, "killed", 20*time.Second, web3)
+	_ = asProblem(t, err, problem.InDoubt, "signal: killed: half")
+	began := time.Now()
+	_, child, err := runCommand(t, h, c, "ignores", 2*time.Second, web3)
+	_ = asProblem(t, err, problem.InDoubt, "was stopped after", "began")
+	if d := time.Since(began); d > 2500*time.Millisecond {
+		t.Errorf("took %s", d)
+	}
+	eventually(t, "the command's group is gone", func() bool { return len(members(child.Group)) == 0 })
+}
+
+func TestExecDaemon(t *testing.T) {
+	t.Parallel()
+	h := bundled(t)
+	began := time.Now()
+	f, child, err := runCommand(t, h, execConn("/"), "daemon", 20*time.Second, web3)
+	if err != nil || f.State != action.Succeeded || time.Since(began) > 3*time.Second {
+		t.Fatal(f, err, time.Since(began))
+	}
+	h.Close()
+	left := members(child.Group)
+	if len(left) != 1 {
+		t.Errorf("the daemon that the action started did not outlive the run: %v", left)
+	}
+	for _, pid := range left {
+		p, err := os.FindProcess(pid)
+		if err == nil {
+			_ = p.Kill()
+		}
+	}
+}
+
+func TestExecRefusesBeforeItBegins(t *testing.T) {
+	t.Parallel()
+	h, c := bundled(t), execConn("/")
+	for _, tt := range []struct {
+		command string
+		target  action.Target
+		parts   []string
+	}{
+		{"fial", web3, []string{`no "fial"`, `did you mean "fail"`}},
+		{"absent", web3, []string{"/no/such/program", "no such file"}},
+		{"args", action.Target{Name: "w3"}, []string{"label unit is missing"}},
+		{"args", action.Target{Name: "--all", Labels: web3.Labels}, []string{"for an option"}},
+		{"args", action.Target{Labels: web3.Labels}, []string{"the target's name is missing"}},
+	} {
+		_, _, err := runCommand(t, h, c, tt.command, 20*time.Second, tt.target)
+		if err == nil {
+			t.Errorf("%s was not refused", tt.command)
+			continue
+		}
+		for _, part := range tt.parts {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%q does not contain %q", err, part)
+			}
+		}
+	}
+}
+
+func TestExecRead(t *testing.T) {
+	t.Parallel()
+	h, c := bundled(t), execConn("/")
+	v, err := h.Query(t.Context(), c, "read", args("command", value.String("ok")))
+	want := value.Dict{
+		{Key: value.String("exit"), Value: value.Int(4)},
+		{Key: value.String("stdout"), Value: value.String("out\n")},
+		{Key: value.String("stderr"), Value: value.String("err\n")},
+	}
+	if d := cmp.Diff(value.Value(want), v); err != nil || d != "" {
+		t.Error(err, d)
+	}
+	if _, err := h.Query(t.Context(), c, "read", args("command", value.String("touch"))); err == nil {
+		t.Error("a command was read")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, err = h.Query(ctx, c, "read", args("command", value.String("slow")))
+	if err == nil {
+		t.Error("no timeout")
+	}
+}
+
+func TestExecSettings(t *testing.T) {
+	t.Parallel()
+	h := bundled(t)
+	for part, config := range map[string]value.Dict{
+		"absolute path of a program": args("commands", value.Map(map[string]value.List{"a": argv("sh")})),
+		"it is empty":                args("commands", value.Map(map[string]value.List{"a": argv()})),
+		"a read has no target":       args("reads", value.Map(map[string]value.List{"a": argv("/bin/ls", "{target}")})),
+		"cannot be set":              args("env", value.Strings(map[string]string{"RUNBOOK_KEY": "x"})),
+		"not an absolute path":       args("dir", value.String("here")),
+		`did you mean "commands"`:    args("command", value.Map(map[string]value.List{})),
+	} {
+		_, err := h.Query(t.Context(), conn("exec", config), "read", args("command", value.String("x")))
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("got %v, want %q", err, part)
+		}
+	}
+}
+
+func TestExecPlan(t *testing.T) {
+	t.Parallel()
+	got, err := bundled(t).Plan(t.Context(), execConn("/"), pluginhost.Plan{Function: "run", Args: args("command", value.String("args")), Target: web3})
+	if err != nil || len(got.Changes) != 1 || !strings.Contains(got.Changes[0].What, `"w3"`) {
+		t.Error(got, err)
+	}
+}
+
+func TestExternalPluginIsDescribedOnce(t *testing.T) {
+	t.Parallel()
+	dir, cache := t.TempDir(), t.TempDir()
+	log := filepath.Join(dir, "starts")
+	script := filepath.Join(dir, "plugin")
+	write := func(more string) {
+		text := "#!/bin/sh\necho start >>" + log + "\n" + more + "exec " + os.Args[0] + " plugin serve good\n"
+		if err := os.WriteFile(script+".new", []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(script+".new", script); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("")
+	starts := func() int {
+		data, _ := os.ReadFile(log)
+		return strings.Count(string(data), "\n")
+	}
+	describe := func(want int) {
+		t.Helper()
+		h, err := pluginhost.New(pluginhost.Config{RunDir: dir, CacheDir: cache, External: map[string]pluginhost.External{"good": {Path: script}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		m, err := h.Manifest(t.Context(), "good")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fresh, err := good().Manifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(fresh, m); d != "" {
+			t.Error(d)
+		}
+		if n := starts(); n != want {
+			t.Errorf("%d starts, want %d", n, want)
+		}
+	}
+	describe(1)
+	describe(1)
+	write("# changed\n")
+	describe(2)
+	files, _ := filepath.Glob(filepath.Join(cache, "manifest-*"))
+	if len(files) != 1 {
+		t.Fatal(files)
+	}
+	data, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)-1] ^= 1
+	if err := os.WriteFile(files[0], data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	describe(3) // a damaged cache is not used
+}
+
+func TestFamilies(t *testing.T) {
+	t.Parallel()
+	ms, err := plugins.Manifests()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fams, err := pluginhost.Families(ms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fam := range fams {
+		for _, fn := range fam.Functions {
+			if fn.Call != nil {
+				t.Errorf("%s.%s has a Call", fam.Name, fn.Name)
+			}
+			if n := len(fn.Params) - len(kit.ReservedActionParams()); fn.Kind == kit.Action && fn.Params[n].Name != "reason" {
+				t.Errorf("%s.%s lacks the engine's arguments", fam.Name, fn.Name)
+			}
+		}
+	}
+	action := func(params ...sdk.Param) sdk.Manifest {
+		return sdk.Manifest{Name: "p", Functions: []sdk.Function{{Name: "f", Kind: sdk.Action, Params: params}}}
+	}
+	for part, m := range map[string]sdk.Manifest{
+		`"reason" belongs to the engine`: action(sdk.Param{Name: "reason", Type: "string"}),
+		`unknown type "text"`:            action(sdk.Param{Name: "a", Type: "text"}),
+		"twice":                          action(sdk.Param{Name: "a", Type: "any"}, sdk.Param{Name: "a", Type: "any"}),
+		"cannot be its name":             {Name: "target"},
+		`unknown kind ""`:                {Name: "p", Functions: []sdk.Function{{Name: "f"}}},
+	} {
+		if _, err := pluginhost.Families([]sdk.Manifest{m}); err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("got %v, want %q", err, part)
+		}
+	}
+}
+
+func BenchmarkBundledStartToFirstCall(b *testing.B) {
+	ms, err := plugins.Manifests()
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir := b.TempDir()
+	best := time.Hour
+	for b.Loop() {
+		began := time.Now()
+		h, err := pluginhost.New(pluginhost.Config{Exe: os.Args[0], Bundled: ms, RunDir: dir})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := h.Plan(b.Context(), execConn("/"), pluginhost.Plan{Function: "run", Args: args("command", value.String("args")), Target: web3}); err != nil {
+			b.Fatal(err)
+		}
+		best = min(best, time.Since(began))
+		b.StopTimer()
+		h.Close()
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(best.Microseconds())/1000, "best-ms")
+}
