@@ -157,7 +157,7 @@ func (s *Settings) CheckConnections(manifest func(plugin string) (sdk.Manifest, 
 			p := problem.Wrap(problem.PluginMissing, err, "connection %q", c.Name).At(c.at["plugin"])
 			if !slices.Contains(plugins, c.Plugin) {
 				p = problem.New(problem.PluginMissing, "connection: there is no plugin %q%s", c.Plugin, problem.DidYouMean(c.Plugin, plugins)).
-					At(c.at["plugin"]).WithHint("runbook plugin list shows what there is")
+					At(c.at["plugin"]).WithHint("the plugins are: %s", strings.Join(plugins, ", "))
 			}
 			return p
 		}

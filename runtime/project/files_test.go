@@ -200,7 +200,7 @@ func TestCheckConnections(t *testing.T) {
 		config dict
 		want   string
 	}{
-		{"prometeus", dict{}, `x.star:2:5: connection: there is no plugin "prometeus" (did you mean "prometheus"?) | runbook plugin list shows what there is`},
+		{"prometeus", dict{}, `x.star:2:5: connection: there is no plugin "prometeus" (did you mean "prometheus"?) | the plugins are: prometheus, broken`},
 		{"broken", dict{}, `x.star:2:5: connection "broken": it ended`},
 		{"prometheus", dict{"url": "http://x", "tokn": secret}, `x.star:3:5: config of connection "prometheus": plugin "prometheus" has no setting "tokn" (did you mean "token"?) | its settings are: url, token, timeout, retries, headers`},
 		{"prometheus", dict{"timeout": "5s"}, `x.star:3:5: config of connection "prometheus": url is missing: where it is | add "url": ... to config`},

@@ -102,7 +102,7 @@ func connectionFn() kit.Function {
 			{Name: "plugin", Type: kit.StringT, Required: true, Doc: "name of the plugin"},
 			{Name: "name", Type: kit.StringT, Doc: "name of the connection, unique in the project; the plugin's if not given"},
 			{Name: "match", Type: kit.Labels, Doc: "the labels that a target must have, all of them; required, except for metrics"},
-			{Name: "config", Type: kit.Dict, Doc: "the plugin's settings, which runbook plugin describe NAME lists; the plugin's defaults if not given"},
+			{Name: "config", Type: kit.Dict, Doc: "the plugin's settings; the plugin's defaults if not given"},
 		},
 	}
 }
