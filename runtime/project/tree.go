@@ -119,7 +119,12 @@ func (t *Tree) notReadable(name string, err error) error {
 	p := problem.Wrap(problem.Load, err, "open %s", name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		p = problem.New(problem.Load, "there is no file %s%s", name, problem.DidYouMean(name, t.starFiles()))
+		// The common end would make any two names look alike.
+		near := problem.Nearest(strings.TrimSuffix(name, ".star"), t.starFiles())
+		p = problem.New(problem.Load, "there is no file %s", name)
+		if near != "" {
+			p.Message += fmt.Sprintf(" (did you mean %q?)", near+".star")
+		}
 	case strings.Contains(err.Error(), "escapes"):
 		p = problem.New(problem.Load, "%s is a link that leads out of the project", name).
 			WithHint("copy the file into the project")
@@ -127,7 +132,7 @@ func (t *Tree) notReadable(name string, err error) error {
 	return p.At(value.Pos{})
 }
 
-// starFiles lists the .star files below the root, for hints; what cannot be read is left out.
+// starFiles lists the .star files below the root without their ending, for hints; what cannot be read is left out.
 func (t *Tree) starFiles() []string {
 	var out []string
 	_ = fs.WalkDir(t.root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
@@ -137,8 +142,8 @@ func (t *Tree) starFiles() []string {
 		if d.IsDir() && p != "." && strings.HasPrefix(d.Name(), ".") {
 			return fs.SkipDir
 		}
-		if strings.HasSuffix(p, ".star") {
-			out = append(out, p)
+		if short, ok := strings.CutSuffix(p, ".star"); ok {
+			out = append(out, short)
 		}
 		return nil
 	})

@@ -383,6 +383,9 @@ func unreadable(path string, at value.Pos, err error) error {
 	var p *problem.Problem
 	switch {
 	case errors.As(err, &p):
+		if q := *p; q.Pos.Line == 0 {
+			return q.At(at)
+		}
 		return err
 	case errors.Is(err, fs.ErrNotExist):
 		return problem.New(problem.Load, "load %q: there is no such file", path).At(at).WithHint("paths are taken from the project's root, where project.star is")

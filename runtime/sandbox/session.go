@@ -277,7 +277,7 @@ func (s *session) run(r *wire.Run) (d wire.Done, err error) {
 			return d, nil
 		}
 	}
-	bad := problem.New(problem.Script, "%s returned a %s, which is not an outcome", r.Fn, out.Type()).At(fromSyntax(fn.Position()))
+	bad := problem.New(problem.Script, "%s returned a value of type %s, which is not an outcome", r.Fn, out.Type()).At(fromSyntax(fn.Position()))
 	if s.declared("escalate") {
 		bad.Hint = `return escalate("...") to call a person, or nothing at all`
 	}
