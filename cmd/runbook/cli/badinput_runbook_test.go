@@ -30,23 +30,24 @@ func TestBadRunbook(t *testing.T) {
 		"unknown argument":    {run + "ctx.exec.run(\"mark\", raeson = \"x\")\n", said{2, problem.Argument, "bad.star:3:", `did you mean "reason"?`, ""}},
 		"no reason":           {run + "ctx.exec.run(\"mark\")\n", said{2, problem.Argument, "bad.star:3:", "reason", ""}},
 		"empty reason":        {run + "ctx.exec.run(\"mark\", reason = \" \")\n", said{2, problem.Argument, "bad.star:3:", "reason", "queue stuck"}},
-		"no runbook()":        {"def run(ctx):\n    pass\n", said{2, problem.Project, "bad.star", "runbook", "runbook("}},
-		"no run":              {head, said{2, problem.Project, "bad.star", "run", "def run(ctx)"}},
+		"no runbook()":        {"def run(ctx):\n    pass\n", said{2, problem.Argument, "bad.star", "there is no runbook(", "begin the file with runbook("}},
+		"no run":              {head, said{2, problem.Argument, "bad.star:1:1", "no function run", "def run(ctx)"}},
 		"bad PromQL":          {strings.Replace(run, "bad_depth > 1000", "bad_depth >", 1) + "pass\n", said{2, problem.Query, "bad.star:1:", "", ""}},
 		"no comparison":       {strings.Replace(run, "bad_depth > 1000", "bad_depth", 1) + "pass\n", said{2, problem.Query, "bad.star:1:", "", ">"}},
 		"load of nothing":     {"load(\"//lib/x.star\", \"x\")\n" + run + "pass\n", said{2, problem.Load, "bad.star:1:", "lib/x.star", ""}},
-		"not text":            {head + "\x00\x01\xff", said{2, problem.Syntax, "bad.star:2:1", "", ""}},
-		"empty":               {"", said{2, problem.Project, "bad.star", "runbook", ""}},
+		"not text":            {head + "\x00\x01\xff", said{2, problem.Syntax, "bad.star", "not UTF-8", "UTF-8"}},
+		"empty":               {"", said{2, problem.Argument, "bad.star", "there is no runbook(", ""}},
 		"division by zero":    {run + "x = 1 / (len(ctx.target.name) - 2)\n", said{1, problem.Script, "bad.star:3:", "zero", ""}},
 		"missing label":       {run + "x = ctx.target.labels[\"storage\"]\n", said{1, problem.Script, "bad.star:3:", "storage", ""}},
 		"fail":                {run + "fail(\"no idea\")\n", said{1, problem.Script, "bad.star:3:9", "no idea", ""}},
-		"returns a number":    {run + "return 3\n", said{1, problem.Script, "", "3", "escalate"}},
+		"returns a number":    {run + "return 3\n", said{1, problem.Script, "bad.star:2:1", "of type int", "escalate"}},
 		"recurses":            {head + "def f(n):\n    return f(n + 1)\ndef run(ctx):\n    f(0)\n", said{1, problem.Script, "bad.star:3:", "recurs", ""}},
-		"loops for ever":      {run + "for i in range(1 << 40):\n        pass\n", said{1, problem.Limit, "bad.star:3:", "limits(steps", ""}},
-		"loads for ever":      {head + "X = [i for i in range(1 << 40)]\ndef run(ctx):\n    pass\n", said{1, problem.Limit, "bad.star:2:", "", "limits("}},
-		"allocates":           {run + "s = \"x\" * 1000\n    for i in range(40):\n        s = s + s\n", said{1, problem.Limit, "bad.star:5:", "memory", "limits(memory"}},
-		"one huge allocation": {run + "s = sorted(range(1 << 40))\n", said{1, problem.Limit, "bad.star:3:", "memory", "limits(memory"}},
-		"prints without end":  {run + "for i in range(1 << 40):\n        print(\"x\" * 1000)\n", said{1, problem.Limit, "bad.star:", "", "limits("}},
+		"loops for ever":      {run + "for i in range(1000000):\n        for j in range(1000000):\n            pass\n", said{1, problem.Limit, "bad.star:", "limits(steps", ""}},
+		"loads for ever":      {head + "X = [i * j for i in range(1000) for j in range(1000000) if i < 0]\ndef run(ctx):\n    pass\n", said{1, problem.Limit, "bad.star:2:", "limits(", ""}},
+		"allocates":           {run + "s = \"x\" * 1000\n    for i in range(40):\n        s = s + s\n", said{1, problem.Limit, "bad.star:5", "memory", "limits(memory"}},
+		"one huge allocation": {run + "s = \"x\" * (1 << 30)\n", said{1, problem.Script, "bad.star:3:", "1073741824", ""}},
+		"huge range":          {run + "s = sorted(range(1 << 40))\n", said{1, problem.Limit, "bad.star:3:", "range of", ""}},
+		"prints without end":  {run + "for i in range(1000000):\n        for j in range(1000000):\n            print(\"x\" * 1000)\n", said{1, problem.Limit, "bad.star:", "limits(", ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -79,7 +80,7 @@ func TestBadProject(t *testing.T) {
 		file string // "": what a site has
 		want said
 	}{
-		"loops for ever":    {"[x for x in range(1 << 40)]\n", said{1, problem.Limit, "project.star:1:", "", "limits("}},
+		"loops for ever":    {"X = [x for x in range(1000000) for y in range(1000000) if x < 0]\n", said{1, problem.Limit, "project.star:1:", "limits(", ""}},
 		"syntax error":      {"project(\n", said{2, problem.Syntax, "project.star:", "", ""}},
 		"empty":             {"", said{2, problem.Project, "project.star", "project", "project(metrics"}},
 		"unknown setting":   {"project(metrics = connection(\"prometheus\", config = {\"url\": \"http://x\"}), stat = \"x\")\n", said{2, problem.Argument, "project.star:1:", `did you mean "state"?`, ""}},
