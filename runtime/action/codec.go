@@ -103,7 +103,7 @@ func strict(data []byte, into any) error {
 }
 
 func damaged(what string, err error) error {
-	return problem.Wrap(problem.StoreDamaged, err, "the record of the %s cannot be read", what).WithHint("nothing acts until it is repaired: restore the state directory from a backup")
+	return problem.Wrap(problem.StoreDamaged, err, "the record of the %s cannot be read", what).WithHint("runbook doctor")
 }
 
 func (s *Step) valid() error {

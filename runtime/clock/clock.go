@@ -139,7 +139,7 @@ func (s Saved) Problem() error {
 	}
 	return problem.New(problem.Refused, "the clock says %s, which is %s ahead of the time that has certainly passed, and it is not synchronised",
 		s.Wall.Format(time.RFC3339), round(s.Ahead)).
-		WithHint("start time synchronisation, and wait until it has taken hold: timedatectl set-ntp true; timedatectl")
+		WithHint("start time synchronisation (timedatectl set-ntp true), or if the time is right: runbook clock accept")
 }
 
 // Encode returns the saved form.
@@ -173,7 +173,7 @@ func Decode(b []byte) (Saved, error) {
 
 func damaged(format string, args ...any) error {
 	return problem.New(problem.StoreDamaged, "the saved clock is damaged: %s", fmt.Sprintf(format, args...)).
-		WithHint("nothing acts until it is repaired: restore the state directory from a backup")
+		WithHint("nothing acts until it is repaired: see runbook doctor, then restore the state directory from a backup")
 }
 
 // add saturates: a wall clock at the end of time must not wrap round.

@@ -106,7 +106,7 @@ func TestJumpStaysUntilSettled(t *testing.T) {
 		t.Error("it is believed at the next sample, though nobody has looked")
 	}
 	var p *problem.Problem
-	if !errors.As(still.Problem(), &p) || p.Code != problem.Refused || !strings.Contains(p.Hint, "timedatectl set-ntp true") {
+	if !errors.As(still.Problem(), &p) || p.Code != problem.Refused || !strings.Contains(p.Hint, "runbook clock accept") {
 		t.Errorf("got %v, want a refusal that says how to accept", still.Problem())
 	}
 	if back, notes := Advance(s, next(2*time.Minute, false)); back.Problem() != nil || !hasNote(notes, "confirmed") {

@@ -45,7 +45,7 @@ func (s State) enter(ctx context.Context) (leave func(), err error) {
 		if errors.Is(err, errHeld) {
 			return problem.New(problem.Halted, "a halt or resume holds the gate: nothing begins").WithHint("runbook status")
 		}
-		return problem.Wrap(problem.StateUnusable, err, "the gate cannot be taken: nothing begins").WithHint("%s", lookAt(s.GateDir))
+		return problem.Wrap(problem.StateUnusable, err, "the gate cannot be taken: nothing begins").WithHint("runbook doctor")
 	}
 	memory, err := s.lock(ctx, s.memoryGate(), false, gateTimeout)
 	if err != nil {
@@ -188,7 +188,7 @@ func (s State) LockRunbook(name string) (unlock func(), held bool, err error) {
 	case errors.Is(err, errHeld):
 		return func() {}, false, nil
 	case err != nil:
-		return func() {}, false, problem.Wrap(problem.StateUnusable, err, "the lock of runbook %s", name).WithHint("%s", lookAt(filepath.Dir(path)))
+		return func() {}, false, problem.Wrap(problem.StateUnusable, err, "the lock of runbook %s", name).WithHint("runbook doctor")
 	}
 	return l.release, true, nil
 }

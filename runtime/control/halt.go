@@ -83,7 +83,7 @@ func (s State) Halt(ctx context.Context, r HaltRequest) error {
 	switch {
 	case !confirmed:
 		return problem.New(problem.HaltUnsure, "the stop is set, NOT confirmed: %s", why).
-			WithHint("see what is in flight with: runbook status; end it with: runbook halt --kill --reason \"...\"").WithDetail(onDisk.said, inMemory.said)
+			WithHint("see what is in flight with: runbook status; end it with: runbook halt --kill").WithDetail(onDisk.said, inMemory.said)
 	case !onDisk.durable:
 		return problem.New(problem.HaltUnsure, "stopped now, but a restart of this machine may lift it: %s", onDisk.said).
 			WithHint("set it again once the disk answers, and stop the scheduler until then").WithDetail(inMemory.said)
@@ -290,13 +290,13 @@ func (s State) Resume(ctx context.Context, reason, by string) error {
 	case strings.TrimSpace(reason) == "":
 		return problem.New(problem.Usage, "resume needs a reason").WithHint(`runbook resume --reason "why it is safe again"`)
 	case s.Dir == "" || s.Namespace == "" || s.GateDir == "":
-		return problem.New(problem.StateUnusable, "still halted: the state directory is not readable").WithHint("%s", lookAt(s.Dir))
+		return problem.New(problem.StateUnusable, "still halted: the state directory is not readable").WithHint("runbook doctor")
 	}
 	still := func(err error) error {
 		if errors.Is(err, errHeld) {
 			return problem.New(problem.Halted, "still halted: the gate is held: %s", s.whoHolds()).WithHint("try again")
 		}
-		return problem.Wrap(problem.StateUnusable, plain(err), "still halted").WithHint("%s", lookAt(s.Dir))
+		return problem.Wrap(problem.StateUnusable, plain(err), "still halted").WithHint("runbook doctor")
 	}
 	if err := s.gateReady(); err != nil {
 		return still(err)

@@ -139,16 +139,7 @@ func Open(dir string) (State, error) {
 func (s State) path(name string) string { return filepath.Join(s.Dir, name) }
 
 func unusable(err error, what string) error {
-	p := problem.Wrap(problem.StateUnusable, err, "%s", what)
-	if at, ok := errors.AsType[*fs.PathError](err); ok {
-		return p.WithHint("%s", lookAt(filepath.Dir(at.Path)))
-	}
-	return p
-}
-
-// lookAt says how to find out why a directory cannot be used.
-func lookAt(dir string) string {
-	return fmt.Sprintf("look at it and at its disk: ls -la %[1]s; findmnt -T %[1]s; df -h %[1]s; df -i %[1]s", dir)
+	return problem.Wrap(problem.StateUnusable, err, "%s", what).WithHint("runbook doctor")
 }
 
 // refuseNetwork refuses a directory on a network file system: two hosts on it would share no guards, and its locks may be lies.

@@ -198,12 +198,12 @@ func decode(data []byte, into any, v func() int) error {
 	}
 	switch {
 	case err != nil:
-		return problem.Wrap(problem.StoreDamaged, err, "the record cannot be read").WithHint("nothing acts until it is repaired: restore the state directory from a backup")
+		return problem.Wrap(problem.StoreDamaged, err, "the record cannot be read").WithHint("runbook doctor")
 	case v() > version:
 		return problem.New(problem.StateUnusable, "the record has version %d, this runbook reads up to %d", v(), version).
 			WithHint("a newer runbook wrote it: use that one everywhere")
 	case v() < 1:
-		return problem.New(problem.StoreDamaged, "the record has no version").WithHint("nothing acts until it is repaired: restore the state directory from a backup")
+		return problem.New(problem.StoreDamaged, "the record has no version").WithHint("runbook doctor")
 	}
 	return nil
 }

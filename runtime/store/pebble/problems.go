@@ -16,7 +16,7 @@ import (
 // unknown is the answer when a commit was begun and its end not seen.
 func unknown(err error) *problem.Problem {
 	return problem.Wrap(problem.StateUnusable, fmt.Errorf("%w: %w", store.ErrUnknown, err), "store: commit").
-		WithHint("nothing was begun because of it; look at the disk: df -h; dmesg | tail")
+		WithHint("nothing was begun because of it; look at the disk with: runbook doctor")
 }
 
 // unusable explains an error of the file system.
@@ -43,14 +43,14 @@ func (c *Config) hint(err error) string {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "raise the limit of open files: ulimit -n"
 	default:
-		return "look at the disk and the kernel's log: dmesg | tail"
+		return "look at the disk and the kernel's log: dmesg | tail; then: runbook doctor"
 	}
 }
 
 // damaged says that records are gone or unreadable.
 func (c *Config) damaged(format string, args ...any) *problem.Problem {
 	return problem.New(problem.StoreDamaged, "store %s is damaged: %s", c.Dir, fmt.Sprintf(format, args...)).
-		WithHint("nothing acts until it is repaired: restore the state directory from a backup")
+		WithHint("nothing acts until it is repaired: see runbook doctor, then restore the state directory from a backup")
 }
 
 // unreadable explains a failed read of the open database.
