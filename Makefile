@@ -6,6 +6,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo de
 LDFLAGS   := -X github.com/seed1de3961f/runbook/cmd/runbook/cli.version=$(VERSION)
 FUZZTIME  ?= 10s
 BENCHTIME ?= 1s
+ROUNDS    ?= 30
 
 # Pinned: another version finds other things. "make tools" installs it.
 GOLANGCI_VERSION    := v2.15.0
@@ -91,7 +92,14 @@ fuzz: ## fuzz every fuzz target for FUZZTIME (10s) each
 	done
 
 .PHONY: bench
-bench: ## run the benchmarks
+bench: bench-runs bench-parts ## run all benchmarks
+
+.PHONY: bench-runs
+bench-runs: build ## measure whole runs against /bin/true and ansible-playbook
+	go run ./cmd/runbook/bench -runbook bin/runbook -rounds $(ROUNDS)
+
+.PHONY: bench-parts
+bench-parts: ## run the Go benchmarks of the packages
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
 .PHONY: tools

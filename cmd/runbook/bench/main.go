@@ -1,0 +1,142 @@
+// Command bench measures whole processes from outside, as cron sees them: `runbook run` against /bin/true and against
+// ansible-playbook, on the same machine, interleaved, in one go.
+//
+// It is fair to the others where it can be: ansible-playbook runs one play with one task on localhost without gathering
+// facts; runbook evaluates 20 runbooks against a metric server that runs on the same processors, in this process. Every
+// timed run is checked: a run that did not ask, evaluate and act as it should fails the benchmark.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"time"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	var (
+		binary  = flag.String("runbook", "bin/runbook", "the binary to measure")
+		rounds  = flag.Int("rounds", 30, "timed runs of each command")
+		warmup  = flag.Int("warmup", 2, "untimed runs of each command before them")
+		dir     = flag.String("dir", "", "where projects and stores are made, on the disk that is to be measured; default: a temporary directory")
+		atLeast = flag.Float64("at-least", 0, "fail if ansible-playbook takes less than this many times a run")
+	)
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	exe, err := filepath.Abs(*binary)
+	if err != nil {
+		return err
+	}
+	root, err := os.MkdirTemp(*dir, "runbook-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(root) }()
+	m, err := serveMetrics(ctx)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	all, err := contestants(ctx, exe, root, m.url)
+	if err != nil {
+		return err
+	}
+	if err := race(ctx, all, *warmup, *rounds); err != nil {
+		return err
+	}
+	report(os.Stdout, all, machine(root))
+	return reached(all, *atLeast)
+}
+
+// contestant is one command that is measured.
+type contestant struct {
+	name    string
+	ours    bool // a ratio against ansible is wanted
+	peer    bool // it is the one that ratios are against
+	argv    []string
+	env     []string
+	prepare func() error              // before each run, not timed
+	check   func(stdout []byte) error // after each run, not timed
+	took    []time.Duration
+	cpu     []time.Duration // of the process and all children that it waited for
+}
+
+// race runs all contestants in turn, round by round, so that whatever else the machine does meets all of them.
+func race(ctx context.Context, all []*contestant, warmup, rounds int) error {
+	for round := range warmup + rounds {
+		for i := range all {
+			c := all[(i+round)%len(all)]
+			took, cpu, err := c.once(ctx)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			if round >= warmup {
+				c.took = append(c.took, took)
+				c.cpu = append(c.cpu, cpu)
+			}
+		}
+		fmt.Fprintf(os.Stderr, "\rround %d of %d", round+1, warmup+rounds)
+	}
+	fmt.Fprintln(os.Stderr)
+	return nil
+}
+
+func (c *contestant) once(ctx context.Context) (took, cpu time.Duration, err error) {
+	if c.prepare != nil {
+		if err := c.prepare(); err != nil {
+			return 0, 0, err
+		}
+	}
+	cmd := exec.CommandContext(ctx, c.argv[0], c.argv[1:]...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr, cmd.Env = &stdout, &stderr, c.env
+	began := time.Now()
+	err = cmd.Run()
+	took = time.Since(began)
+	if err != nil {
+		return 0, 0, fmt.Errorf("%w\n%s%s", err, stdout.String(), stderr.String())
+	}
+	if c.check != nil {
+		if err := c.check(stdout.Bytes()); err != nil {
+			return 0, 0, fmt.Errorf("%w\n%s%s", err, stdout.String(), stderr.String())
+		}
+	}
+	return took, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
+}
+
+// reached fails if the wanted ratio was not reached.
+func reached(all []*contestant, atLeast float64) error {
+	if atLeast <= 0 {
+		return nil
+	}
+	for _, peer := range all {
+		if !peer.peer {
+			continue
+		}
+		var errs []error
+		for _, c := range all {
+			if r := ratio(peer, c); c.ours && r < atLeast {
+				errs = append(errs, fmt.Errorf("%s: ansible-playbook takes %.1f times as long, want %.1f", c.name, r, atLeast))
+			}
+		}
+		return errors.Join(errs...)
+	}
+	return errors.New("ansible-playbook is not installed, so there is no ratio to judge")
+}
