@@ -9,6 +9,7 @@
 package ledger
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -218,4 +219,36 @@ func readClock(tx store.ReadTx) (clock.Saved, error) {
 		return clock.Saved{}, err
 	}
 	return clock.Decode(b)
+}
+
+// AcceptClock believes the machine's clocks as they are now: a person has looked. It returns the clock before and after.
+func AcceptClock(ctx context.Context, st store.Store, read Clock, dry bool) (before, after clock.Saved, err error) {
+	now, err := read()
+	if err != nil {
+		return before, after, err
+	}
+	look := func(tx store.ReadTx) error {
+		saved, err := readClock(tx)
+		if err != nil {
+			return err
+		}
+		before, _ = clock.Advance(saved, now)
+		after = clock.Accept(saved, now)
+		return nil
+	}
+	if dry {
+		return before, after, st.View(ctx, []string{KeyClock}, look)
+	}
+	err = st.Update(ctx, []string{KeyClock}, func(tx store.Tx) error {
+		if err := look(tx); err != nil {
+			return err
+		}
+		b, err := after.Encode()
+		if err != nil {
+			return err
+		}
+		tx.Put(KeyClock, b)
+		return nil
+	})
+	return before, after, err
 }

@@ -25,6 +25,8 @@ func commands() []spec {
 		haltCommand(),
 		resumeCommand(),
 		resolveCommand(),
+		doctorCommand(),
+		clockCommand(),
 		versionCommand(),
 	}
 }

@@ -106,7 +106,7 @@ func (r haltResult) text(u *ui) {
 		}
 	}
 	for _, f := range r.InFlight {
-		what := "goes on; end it with: runbook halt --kill"
+		what := "goes on; end it with: runbook halt --kill --reason \"...\""
 		switch {
 		case f.Killed:
 			what = "killed: it is in doubt now"

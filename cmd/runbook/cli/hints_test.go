@@ -14,7 +14,10 @@ import (
 )
 
 // command lines as messages and pages write them: after a colon, a quote, a backtick, or an imperative.
-var named = regexp.MustCompile("(?:^|[:`'\"]\\s?|\\b(?:type|with|see|or|is)\\b:? )runbook ([a-z][a-z-]+)(?: ([a-z]+)\\b)?")
+var named = []*regexp.Regexp{
+	regexp.MustCompile("(?:[:`'\"] ?|\\b(?:type|with|see|or|is)\\b:? )runbook ([a-z][a-z-]+)(?: ([a-z]+)\\b)?"),
+	regexp.MustCompile("^runbook ([a-z][a-z-]+)(?: ([a-z]+))?(?:$| --)"), // a message that is nothing but a command line
+}
 
 // TestHintsNameCommands finds every command that an error, a hint or a page tells a person to type, and checks that it
 // exists.
@@ -34,12 +37,14 @@ func TestHintsNameCommands(t *testing.T) {
 	known["plugin"] = true // `runbook plugin serve NAME` is for the program itself
 	seen := 0
 	check := func(where, text string) {
-		for _, m := range named.FindAllStringSubmatch(text, -1) {
-			seen++
-			if !known[m[1]] {
-				t.Errorf("%s: there is no command %q: %s", where, m[1], m[0])
-			} else if sub := subs[m[1]]; sub != nil && !sub[m[2]] {
-				t.Errorf("%s: %q has no command %q: %s", where, m[1], m[2], m[0])
+		for _, form := range named {
+			for _, m := range form.FindAllStringSubmatch(text, -1) {
+				seen++
+				if !known[m[1]] {
+					t.Errorf("%s: there is no command %q: %s", where, m[1], m[0])
+				} else if sub := subs[m[1]]; sub != nil && !sub[m[2]] {
+					t.Errorf("%s: %q has no command %q: %s", where, m[1], m[2], m[0])
+				}
 			}
 		}
 	}
