@@ -174,7 +174,7 @@ func (e *engine) noSuchTarget() *problem.Problem {
 func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Runbook) error {
 	all, fleet, err := e.look(ctx, rb, tr)
 	if err != nil {
-		return err
+		return e.whereToLook(rb, err)
 	}
 	for _, s := range all {
 		tr.Targets = append(tr.Targets, s.trace)
@@ -219,6 +219,19 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 		}
 	}
 	return nil
+}
+
+// whereToLook puts the place on an error of the engine's own queries that can mend it: the connection if the source is at fault, and the
+// runbook if its query is.
+func (e *engine) whereToLook(rb *project.Runbook, err error) error {
+	p, ok := errors.AsType[*problem.Problem](err)
+	switch {
+	case ok && p.Code == problem.MetricsSource:
+		return at(err, e.Settings.Metrics.Pos)
+	case ok && p.Code == problem.Query:
+		return at(err, rb.Pos)
+	}
+	return err
 }
 
 // began says whether any action of the evaluation may have had an effect.

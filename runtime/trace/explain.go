@@ -113,6 +113,9 @@ func explainRunbook(root *Node, rb *Runbook) {
 
 // String counts the fleet in words.
 func (f *Fleet) String() string {
+	if f.Members == 0 {
+		return "no targets"
+	}
 	parts := []string{fmt.Sprintf("%d targets, %d sick", f.Members, f.Sick)}
 	for _, x := range []struct {
 		n    int

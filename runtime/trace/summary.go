@@ -75,6 +75,14 @@ func summarize(root *Node, rb *Runbook, full bool) {
 		return
 	case rb.Fleet != nil:
 		n.Text += ": " + rb.Fleet.String()
+		if rb.Fleet.Members == 0 { // most often a label that is written wrongly; silence must not look like health
+			n.Mark = Warn
+			for _, q := range rb.Queries {
+				if q.Function == "fleet" {
+					n.Text += ": " + q.Expr + " has no data"
+				}
+			}
+		}
 	}
 	for _, t := range rb.Targets {
 		if t.Condition == Healthy && t.Evaluation == nil {
