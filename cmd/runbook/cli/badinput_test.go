@@ -72,7 +72,10 @@ var history = sync.OnceValues(func() (*recorded.DB, error) {
 			if err := db.Append(labels("up"), at, 1); err != nil {
 				return nil, err
 			}
-			for metric, sick := range map[string]int{"alpha_depth": 1, "bad_depth": 5, "omega_depth": 9} {
+			for metric, sick := range map[string]int{"alpha_depth": 1, "bad_depth": 5, "omega_depth": 9, "old_depth": 5} {
+				if metric == "old_depth" && at.After(now.Add(-4*time.Minute)) {
+					continue
+				}
 				depth := 1.0
 				if i == sick {
 					depth = 5000
