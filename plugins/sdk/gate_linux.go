@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/proc"
 	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
@@ -76,6 +79,7 @@ func startGate(c Command) (*gated, *pluginpb.Child, error) {
 
 // gate waits for leave and becomes the command. It returns only if it may not or cannot.
 func gate() error {
+	parent := os.Getppid()
 	leave, report := os.NewFile(gateLeave, "leave"), os.NewFile(gateReport, "report")
 	if leave == nil || report == nil {
 		return errors.New("gate: its descriptors are missing")
@@ -91,7 +95,22 @@ func gate() error {
 		// A cut order: whoever sent it is gone.
 		return errors.New("gate: no leave was given")
 	}
-	err = syscall.Exec(b.Argv[0], b.Argv, b.Env)
+	if err = dieWith(parent); err == nil {
+		err = syscall.Exec(b.Argv[0], b.Argv, b.Env)
+	}
 	_, _ = report.WriteString(err.Error())
 	return err
+}
+
+// dieWith asks for the end of the command when the plugin ends. That was asked for when this process was started, but it is
+// a property of a thread: the command inherits it from the one that becomes it, which need not be the first.
+func dieWith(parent int) error {
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("tie the command to the plugin: %w", err)
+	}
+	if os.Getppid() != parent {
+		return errors.New("gate: the plugin has ended")
+	}
+	return nil
 }

@@ -350,13 +350,18 @@ func TestHostKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		t.Fatal(err)
+	var pid, command int
+	if _, err := fmt.Sscan(line, &pid, &command); err != nil {
+		t.Fatal(line, err)
 	}
+	// Once its child is there, the command is no longer the process that waited to become it.
+	eventually(t, "the command runs", func() bool { return len(members(command)) == 2 })
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	eventually(t, "the plugin of a killed host is gone", func() bool { return gone(pid) })
+	eventually(t, "its command is gone", func() bool { return gone(command) })
+	// What a command left behind is for recovery, which knows the group.
+	_ = syscall.Kill(-command, syscall.SIGKILL)
 	left, _ := filepath.Glob(filepath.Join(dir, "r*"))
 	if len(left) != 1 {
 		t.Fatalf("left behind: %v", left)

@@ -267,7 +267,20 @@ func hostMain(runDir string) {
 		os.Exit(1)
 	}
 	pid, _ := v.(value.Dict).Get("pid")
-	fmt.Println(int(pid.(value.Int)))
+	x, err := h.Execute(context.Background(), c, request("command", time.Minute))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	_, child, err := x.Started()
+	if err == nil {
+		err = x.Proceed(context.Background())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(int(pid.(value.Int)), child.PID)
 	select {}
 }
 
