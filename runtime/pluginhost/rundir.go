@@ -39,9 +39,7 @@ func (h *Plugins) runDirPath() (string, error) {
 
 // newRunDir makes a directory below parent and removes those of hosts that are dead.
 func newRunDir(parent string) (*runDir, error) {
-	if parent == "" || len(parent)+len("/r1234567890") > maxSocketDir {
-		parent = filepath.Join(os.TempDir(), "runbook-"+strconv.Itoa(os.Getuid()))
-	}
+	parent = shortEnough(parent)
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, err
 	}
@@ -64,6 +62,18 @@ func newRunDir(parent string) (*runDir, error) {
 		return nil, err
 	}
 	return &runDir{path: path, lock: lock}, nil
+}
+
+// shortEnough is parent, or a private directory in its place below which a socket has a name that the kernel takes. The place
+// for temporary files may itself be deep down.
+func shortEnough(parent string) string {
+	own := "runbook-" + strconv.Itoa(os.Getuid())
+	for _, dir := range []string{parent, filepath.Join(os.TempDir(), own)} {
+		if dir != "" && len(dir)+len("/r1234567890") <= maxSocketDir {
+			return dir
+		}
+	}
+	return filepath.Join("/tmp", own)
 }
 
 // ownName is how newRunDir names a directory.
