@@ -2,12 +2,15 @@ package cli
 
 import (
 	"context"
+	"path/filepath"
+	"strings"
 	"time"
 
 	cli "github.com/urfave/cli/v2"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/control"
+	"github.com/seed1de3961f/runbook/runtime/project"
 )
 
 func haltCommand() spec {
@@ -23,6 +26,7 @@ then they are in doubt.`,
 			&cli.StringFlag{Name: "reason", Usage: "`WHY`, for everybody who meets it"},
 			durationFlag("for", "lift it by itself after this `DURATION`; default: when a person does"),
 			&cli.BoolFlag{Name: "kill", Usage: "end the actions that have begun"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "show what is in flight; stop nothing"},
 		},
 		required: []string{"reason"},
 		example:  `runbook halt --reason "payments incident"`,
@@ -41,16 +45,34 @@ type haltResult struct {
 	Until     time.Time `json:"until,omitzero"`
 	Steps     []string  `json:"steps"`     // what was done, and what was not
 	InFlight  []flight  `json:"in_flight"` // null if it is not known
+	DryRun    bool      `json:"dry_run,omitempty"`
 	now       time.Time
+}
+
+// usualState is the directory "state" of the project, if there is one. A project.star that cannot be read must not keep a
+// person from stopping everything.
+func (c *call) usualState() (control.State, bool) {
+	root, err := project.Find(c.projectDir())
+	if err != nil {
+		return control.State{}, false
+	}
+	s, err := control.Open(filepath.Join(root, "state"))
+	return s, err == nil
 }
 
 func runHalt(ctx context.Context, c *call) (result, error) {
 	s, err := c.openState(ctx)
 	if err != nil {
+		if found, ok := c.usualState(); ok && s.Dir == "" {
+			c.ui.Warn("%v; halting %s, where the state directory usually is", err, found.Dir)
+			s, err = found, nil
+		}
+	}
+	if err != nil {
 		p := asProblem(ctx, err)
 		// Nothing can run on a directory that is missing, but it is more likely that another one was meant.
 		if s.Dir == "" || p.Code == problem.StateMissing {
-			return nil, problem.New(p.Code, "NOT halted: %v", err).WithHint("name the state directory: runbook halt --state DIR --reason ...")
+			return nil, problem.New(p.Code, "NOT halted: %s", strings.TrimSuffix(err.Error(), ": halted")).WithHint("name the state directory: runbook halt --state DIR --reason ...")
 		}
 		c.ui.Warn("%v; halting with what is known", err)
 	}
@@ -59,6 +81,12 @@ func runHalt(ctx context.Context, c *call) (result, error) {
 	r := haltResult{State: s.Dir, Reason: c.String("reason"), By: control.Who(), now: c.stdio.Now()}
 	if d := c.Duration("for"); d > 0 {
 		r.Until = r.now.UTC().Add(d)
+	}
+	if c.Bool("dry-run") {
+		r.DryRun = true
+		flights, err := inFlight(ctx, s)
+		r.InFlight = flights
+		return r, err
 	}
 	request := control.HaltRequest{Reason: r.Reason, By: r.By, For: c.Duration("for"), Report: func(line string) {
 		r.Steps = append(r.Steps, line)
@@ -104,6 +132,9 @@ func (r haltResult) text(u *ui) {
 		} else {
 			u.Printf("  until   %s, or: runbook resume --reason \"...\"\n", clockTime(r.Until))
 		}
+	}
+	if r.DryRun {
+		u.Printf("would halt %s; %d actions are in flight\n", r.State, len(r.InFlight))
 	}
 	for _, f := range r.InFlight {
 		what := "goes on; end it with: runbook halt --kill --reason \"...\""

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	cli "github.com/urfave/cli/v2"
+
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/store/pebble"
@@ -35,6 +37,7 @@ state directory DIR/state, or the one that --state names. With --state alone: ma
 only the state directory, for a project that is there already. What exists is never
 overwritten, and nothing else ever makes a state directory: a missing one means halted.`,
 		args: "[DIR]", max: 1, takes: takesState,
+		flags:   []cli.Flag{&cli.BoolFlag{Name: "dry-run", Usage: "show what would be made; make nothing"}},
 		example: "runbook init my-runbooks",
 		run:     runInit,
 	}
@@ -45,7 +48,8 @@ type initResult struct {
 	Project   string   `json:"project,omitempty"` // absolute
 	Files     []string `json:"files,omitempty"`   // relative to it
 	State     string   `json:"state"`             // absolute
-	Namespace string   `json:"namespace"`
+	Namespace string   `json:"namespace,omitempty"`
+	DryRun    bool     `json:"dry_run,omitempty"`
 }
 
 func runInit(_ context.Context, c *call) (result, error) {
@@ -56,6 +60,9 @@ func runInit(_ context.Context, c *call) (result, error) {
 	if len(c.args) == 0 {
 		if state == "" {
 			return nil, problem.New(problem.Usage, "runbook init needs DIR or --state").WithHint("for example: runbook init my-runbooks")
+		}
+		if c.Bool("dry-run") {
+			return initResult{State: state, DryRun: true}, nil
 		}
 		s, err := makeState(state)
 		return initResult{State: s.Dir, Namespace: s.Namespace}.unless(err), err
@@ -72,6 +79,13 @@ func runInit(_ context.Context, c *call) (result, error) {
 	}
 	if err := vacant(dir); err != nil {
 		return nil, err
+	}
+	if c.Bool("dry-run") {
+		r := initResult{Project: dir, State: state, DryRun: true}
+		for _, f := range projectFiles {
+			r.Files = append(r.Files, f.path)
+		}
+		return r, nil
 	}
 	s, err := makeState(state)
 	if err != nil {
@@ -158,6 +172,10 @@ func (r initResult) text(u *ui) {
 		}
 	}
 	u.Printf("state   %s\n", r.State)
+	if r.DryRun {
+		u.Printf("dry run: nothing was made\n")
+		return
+	}
 	if r.Project != "" {
 		u.Printf("\nnext: put the address of your Prometheus into project.star, then\n  %s\n",
 			quoteLine([]string{"runbook", "run", "--dry-run", "--project", r.Project}))

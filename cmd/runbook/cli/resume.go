@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	cli "github.com/urfave/cli/v2"
@@ -15,8 +16,11 @@ func resumeCommand() spec {
 		summary: "lift the halt",
 		about: `Lifts every halt that is set in the state directory. It cannot unset RUNBOOK_HALT in
 the environment of the scheduler; that is named, and the exit code is 4.`,
-		takes:    takesProject | takesState,
-		flags:    []cli.Flag{&cli.StringFlag{Name: "reason", Usage: "`WHY` it is safe again"}},
+		takes: takesProject | takesState,
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "reason", Usage: "`WHY` it is safe again"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "show what would be lifted; lift nothing"},
+		},
 		required: []string{"reason"},
 		example:  `runbook resume --reason "incident is over"`,
 		run:      runResume,
@@ -29,6 +33,7 @@ type resumeResult struct {
 	Lifted []control.HaltInfo `json:"lifted"`
 	Reason string             `json:"reason"`
 	By     string             `json:"by"`
+	DryRun bool               `json:"dry_run,omitempty"`
 	now    time.Time
 }
 
@@ -39,9 +44,11 @@ func runResume(ctx context.Context, c *call) (result, error) {
 	}
 	r := resumeResult{State: s.Dir, Lifted: []control.HaltInfo{}, Reason: c.String("reason"), By: control.Who(), now: c.stdio.Now()}
 	set := s.Check(c.stdio.Env)
-	// Cut short it would leave a halt, but nobody could tell which.
-	if err := s.Resume(context.WithoutCancel(ctx), r.Reason, r.By); err != nil {
-		return nil, err
+	if r.DryRun = c.Bool("dry-run"); !r.DryRun {
+		// Cut short it would leave a halt, but nobody could tell which.
+		if err := s.Resume(context.WithoutCancel(ctx), r.Reason, r.By); err != nil {
+			return nil, err
+		}
 	}
 	seen := map[[2]string]bool{}
 	for _, h := range set { // the copy on the memory file system is the same halt
@@ -58,12 +65,23 @@ func (r resumeResult) text(u *ui) {
 		u.Printf("was not halted\n")
 		return
 	}
-	u.Printf("%s: actions may begin again\n", bold("resumed"))
+	lifted := "lifted"
+	if r.DryRun {
+		lifted = "would lift"
+	} else {
+		u.Printf("%s: actions may begin again\n", bold("resumed"))
+	}
 	for _, h := range r.Lifted {
-		by := ""
-		if h.By != "" {
-			by = " by " + h.By
+		set := ""
+		if !h.At.IsZero() {
+			set = "set " + when(h.At, r.now)
 		}
-		u.Printf("  lifted  %s (set %s%s)\n", h.Reason, when(h.At, r.now), by)
+		if h.By != "" {
+			set = strings.TrimSpace(set + " by " + h.By)
+		}
+		if set != "" {
+			set = " (" + set + ")"
+		}
+		u.Printf("  %s  %s%s\n", lifted, h.Reason, set)
 	}
 }
