@@ -204,5 +204,6 @@ type Verification struct {
 	Settle    time.Duration     `json:"settle"`
 	Within    time.Duration     `json:"within"`
 	Sampling  time.Duration     `json:"sampling"`
+	MaxAge    time.Duration     `json:"max_age"`          // a measurement older than this says nothing
 	Detail    string            `json:"detail,omitempty"` // the last judgement in words
 }

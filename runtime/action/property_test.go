@@ -186,7 +186,7 @@ func TestJudgeProperties(t *testing.T) {
 		minute := func(name string, low, high int) time.Duration {
 			return time.Duration(rapid.IntRange(low, high).Draw(t, name)) * time.Minute
 		}
-		v := Verification{Expr: "x", Op: ">", Threshold: 10, Held: minute("held", 0, 8), Within: minute("within", 2, 20), Sampling: time.Minute}
+		v := Verification{Expr: "x", Op: ">", Threshold: 10, Held: minute("held", 0, 8), Within: minute("within", 2, 20), Sampling: time.Minute, MaxAge: minute("max age", 0, 5)}
 		v.Settle = minute("settle", 0, int(v.Within/time.Minute)-1)
 		var samples []Sample
 		for range rapid.IntRange(0, 30).Draw(t, "samples") {
@@ -234,7 +234,7 @@ func slowVerified(v Verification, now time.Time, samples []Sample) bool {
 						next = s.At
 					}
 				}
-				ok = !next.IsZero() && next.Sub(x) <= 2*v.Sampling
+				ok = !next.IsZero() && next.Sub(x) <= v.gap()
 				x = next
 			}
 			for _, s := range samples {
@@ -270,7 +270,7 @@ func golden(t *testing.T) (*Step, *Attempt) {
 		Target: Target{Key: "instance=w3", Name: "w3", Labels: map[string]string{"instance": "w3"}}, Steps: []string{s.Key}, Owner: s.Owner,
 		Verify: Verification{
 			Expr: "queue_depth", Op: ">", Threshold: 1000, Match: map[string]string{"instance": "w3"},
-			Held: 5 * time.Minute, Settle: time.Minute, Within: 10 * time.Minute, Sampling: 15 * time.Second,
+			Held: 5 * time.Minute, Settle: time.Minute, Within: 10 * time.Minute, Sampling: 15 * time.Second, MaxAge: 3 * time.Minute,
 		},
 	}
 	for i, e := range []AttemptEvent{

@@ -166,7 +166,7 @@ func TestAttemptScripts(t *testing.T) {
 	})
 }
 
-// Scripts: "judge [op=] [threshold=] [expect=] held= settle= within= sampling= now=" with lines "TIME VALUE"; the attempt ended at 0s.
+// Scripts: "judge [op=] [threshold=] [expect=] [max-age=] held= settle= within= sampling= now=" with lines "TIME VALUE"; the attempt ended at 0s.
 func TestJudgeScripts(t *testing.T) {
 	t.Parallel()
 	datadriven.Walk(t, "testdata/judge", func(t *testing.T, path string) {
@@ -175,6 +175,9 @@ func TestJudgeScripts(t *testing.T) {
 			v := Verification{
 				Expr: "depth", Op: ">", Threshold: 1000, Expect: arg(d, "expect"),
 				Held: argTime(t, d, "held"), Settle: argTime(t, d, "settle"), Within: argTime(t, d, "within"), Sampling: argTime(t, d, "sampling"),
+			}
+			if d.HasArg("max-age") {
+				v.MaxAge = argTime(t, d, "max-age")
 			}
 			if d.HasArg("op") {
 				v.Op = arg(d, "op")

@@ -33,7 +33,7 @@ const (
 //	Inconclusive  neither, when endedAt + within has passed
 //
 // Before one of them holds, the state stays Complete and done is false. A sample before endedAt + settle, after the deadline or after now
-// does not count. A gap of more than twice the sampling interval ends a stretch, as does a NaN; a moment with several samples is as bad as
+// does not count. A gap that is longer than a measurement stays good for ends a stretch, as does a NaN; a moment with several samples is as bad as
 // the worst of them. detail says it in words, with the figures.
 func Judge(v Verification, endedAt, now time.Time, samples []Sample) (state AttemptState, detail string, done bool) {
 	from, deadline := endedAt.Add(v.Settle), endedAt.Add(v.Within)
@@ -43,7 +43,7 @@ func Judge(v Verification, endedAt, now time.Time, samples []Sample) (state Atte
 	streak := false
 	for _, m := range moments(v, from, deadline, now, samples) {
 		// The stretch goes on only if this moment follows closely enough on the one before.
-		streak = streak && m.health == healthy && m.at.Sub(last.at) <= 2*v.Sampling
+		streak = streak && m.health == healthy && m.at.Sub(last.at) <= v.gap()
 		if m.health == healthy && !streak {
 			streak, since = true, m
 		}
@@ -53,7 +53,7 @@ func Judge(v Verification, endedAt, now time.Time, samples []Sample) (state Atte
 		}
 	}
 
-	fresh := !last.at.IsZero() && deadline.Sub(last.at) <= 2*v.Sampling
+	fresh := !last.at.IsZero() && deadline.Sub(last.at) <= v.gap()
 	switch {
 	case now.Before(deadline) && streak:
 		return Complete, fmt.Sprintf("healthy for %s of %s: %s", span(last.at.Sub(since.at)), span(need), v.reading(last)), false
@@ -71,6 +71,10 @@ func Judge(v Verification, endedAt, now time.Time, samples []Sample) (state Atte
 		return Inconclusive, fmt.Sprintf("unknown at the deadline %s: %s", clock(deadline), v.reading(last)), true
 	}
 }
+
+// gap is how long a measurement stays good for. Samples come with the times at which they were measured, and those are as far apart as the
+// source scrapes, which may be more seldom than we ask.
+func (v Verification) gap() time.Duration { return max(2*v.Sampling, v.MaxAge) }
 
 // moment is all that was measured at one time.
 type moment struct {
