@@ -34,7 +34,7 @@ func (e *engine) due(ctx context.Context) ([]dueRunbook, error) {
 		}
 	}()
 	for _, path := range e.Paths {
-		tr := &trace.Runbook{Path: path, Name: strings.TrimSuffix(path, ".star")}
+		tr := &trace.Runbook{Path: path, Name: strings.TrimSuffix(path, ".star"), Why: "the run ended before it could be"}
 		e.run.Runbooks = append(e.run.Runbooks, tr)
 		if w == nil || w.Dead() {
 			if w != nil {

@@ -143,9 +143,19 @@ func (e *engine) pass(ctx context.Context) error {
 		return err
 	}
 	if p := e.noSuchTarget(); p != nil {
-		e.run.Problems = append(e.run.Problems, p)
+		e.problem(p)
 	}
 	return nil
+}
+
+// problem adds a problem of the run as a whole. One cause, such as a full disk, is met in several places and told once.
+func (e *engine) problem(p *problem.Problem) {
+	for _, q := range e.run.Problems {
+		if q.Code == p.Code && q.Message == p.Message {
+			return
+		}
+	}
+	e.run.Problems = append(e.run.Problems, p)
 }
 
 // noSuchTarget is the problem of a run by hand for a target that no runbook knows: doing nothing about it must not look like health. A runbook
@@ -302,7 +312,7 @@ func (e *engine) observe(ctx context.Context, rb *project.Runbook, all []seen) e
 // finish records the trace, delivers what people must be told, and leaves the heartbeat. It is not cancelled with the run.
 func (e *engine) finish(ctx context.Context, failed error) error {
 	if failed != nil {
-		e.run.Problems = append(e.run.Problems, e.asProblem(problem.Internal, failed, "the run could not be completed"))
+		e.problem(e.asProblem(problem.Internal, failed, "the run could not be completed"))
 	}
 	interrupted := ctx.Err() != nil
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordWithin)
@@ -313,7 +323,7 @@ func (e *engine) finish(ctx context.Context, failed error) error {
 	}
 	if !e.dry && len(errs) == 0 {
 		if err := e.notices(ctx); err != nil {
-			e.run.Problems = append(e.run.Problems, e.asProblem(problem.NoticeFailed, err, "deliver notices"))
+			e.problem(e.asProblem(problem.NoticeFailed, err, "deliver notices"))
 		}
 	}
 	e.run.Ended = e.wall()
@@ -326,7 +336,7 @@ func (e *engine) finish(ctx context.Context, failed error) error {
 	}
 	if failed == nil && e.Heartbeat != nil {
 		if err := e.Heartbeat(ctx, e.run); err != nil {
-			e.run.Problems = append(e.run.Problems, e.asProblem(problem.NoticeFailed, err, "leave the heartbeat"))
+			e.problem(e.asProblem(problem.NoticeFailed, err, "leave the heartbeat"))
 			e.run.Exit = exitOf(e.run)
 		}
 	}

@@ -28,8 +28,8 @@ func (e *engine) verify(ctx context.Context) error {
 			return err
 		}
 		if err := e.verifyAttempt(ctx, a); err != nil {
-			// The question could not be asked. That is no verdict; the deadline turns it into "inconclusive".
-			e.run.Problems = append(e.run.Problems, e.asProblem(problem.MetricsSource, err, "verify attempt %s on %s", a.ID, a.Target.Name))
+			// The question could not be asked, or the answer not be recorded. That is no verdict.
+			e.problem(e.asProblem(problem.MetricsSource, err, "verify attempt %s on %s", a.ID, a.Target.Name))
 		}
 	}
 	return nil
@@ -39,12 +39,16 @@ func (e *engine) verifyAttempt(ctx context.Context, a *action.Attempt) error {
 	now := e.wall()
 	samples, asked := e.samplesAfter(ctx, a, now)
 	state, detail, done := action.Judge(a.Verify, a.EndedAt.Wall, now, samples)
-	if !done && asked != nil {
-		e.run.Verified = append(e.run.Verified, trace.Verified{Attempt: a.ID, Runbook: a.Runbook, Target: a.Target.Key, State: a.State, Detail: "could not ask: " + asked.Error()})
+	if asked != nil {
+		detail = "could not ask: " + asked.Error()
+	}
+	if asked != nil && (!done || now.Sub(a.EndedAt.Wall.Add(a.Verify.Within)) < askAgainFor) {
+		e.run.Verified = append(e.run.Verified, trace.Verified{Attempt: a.ID, Runbook: a.Runbook, Target: a.Target.Key, State: a.State, Detail: detail})
 		return asked
 	}
-	e.run.Verified = append(e.run.Verified, trace.Verified{Attempt: a.ID, Runbook: a.Runbook, Target: a.Target.Key, State: state, Detail: detail})
+	found := trace.Verified{Attempt: a.ID, Runbook: a.Runbook, Target: a.Target.Key, State: state, Detail: detail}
 	if !done || e.dry {
+		e.run.Verified = append(e.run.Verified, found)
 		return nil
 	}
 	n := notify.Notice{
@@ -53,7 +57,7 @@ func (e *engine) verifyAttempt(ctx context.Context, a *action.Attempt) error {
 	}
 	keys := append([]string{ledger.KeyClock, ledger.KeyAttempt(a.ID)}, ledger.PutKeys()...)
 	keys = append(keys, notify.Keys(n)...)
-	return e.Store.Update(ctx, keys, func(tx store.Tx) error {
+	err := e.Store.Update(ctx, keys, func(tx store.Tx) error {
 		at, err := ledger.Tick(tx, e.Sample)
 		if err != nil {
 			return err
@@ -73,7 +77,15 @@ func (e *engine) verifyAttempt(ctx context.Context, a *action.Attempt) error {
 		}
 		return notify.Put(tx, n, at.Wall)
 	})
+	if err == nil {
+		e.run.Verified = append(e.run.Verified, found)
+	}
+	return err
 }
+
+// askAgainFor is how long after the deadline a source that does not answer is asked again: it remembers what it has measured, and an attempt
+// without a verdict keeps its target meanwhile.
+const askAgainFor = time.Hour
 
 // samplesAfter are the measurements of the attempt's expectation for its target since the action ended, each at the time it was measured.
 func (e *engine) samplesAfter(ctx context.Context, a *action.Attempt, now time.Time) ([]action.Sample, error) {
