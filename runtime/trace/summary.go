@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/guard"
 )
 
 // Eventful says whether anything but health was found or done.
@@ -26,7 +27,7 @@ func Eventful(r *Run) bool {
 }
 
 // Summary is what `runbook run` prints: what happened and what was decided, without the evidence. In a dry run it shows the
-// verdict of every guard, since that is what one asks for.
+// verdict of every guard, since that is what one asks for. The run's own problems are the command's error, and not said here.
 func Summary(r *Run) *Node {
 	root := &Node{Text: "run " + r.ID}
 	if r.DryRun {
@@ -46,10 +47,7 @@ func Summary(r *Run) *Node {
 	for _, x := range r.Verified {
 		root.add(markOf(string(x.State)), value.Pos{}, "earlier attempt on %s (%s): %s, %s", x.Target, x.Runbook, verdictWords(string(x.State)), x.Detail)
 	}
-	for _, p := range r.Problems {
-		explainProblem(root, p)
-	}
-	if len(r.Runbooks) == 0 {
+	if len(r.Runbooks) == 0 && len(r.Problems) == 0 {
 		root.say("there are no runbooks in this project")
 	}
 	for _, rb := range r.Runbooks {
@@ -71,7 +69,7 @@ func summarize(root *Node, rb *Runbook, full bool) {
 		explainProblem(n, rb.Problem)
 		return
 	case !rb.Due:
-		n.Text += ": not due, " + rb.Why
+		n.Text += ": not evaluated, " + rb.Why
 		return
 	case rb.Fleet != nil:
 		n.Text += ": " + rb.Fleet.String()
@@ -100,8 +98,11 @@ func summarize(root *Node, rb *Runbook, full bool) {
 		for _, e := range ev.Events {
 			switch {
 			case e.Action == nil:
-			case full || e.Action.Refused:
+			case full:
 				explainAction(c, e.Action)
+			case e.Action.Refused:
+				a := c.add(Bad, e.Action.Pos, "%s %s: refused", e.Action.Action, renderArgs(e.Action.Args))
+				explainVerdicts(a, guard.Refused(e.Action.Verdicts))
 			default:
 				a := c.add(markOf(string(e.Action.State)), e.Action.Pos, "%s %s: %s", e.Action.Action, renderArgs(e.Action.Args), orWords(words(string(e.Action.State)), "not started"))
 				if e.Action.ID != "" {
@@ -116,15 +117,19 @@ func summarize(root *Node, rb *Runbook, full bool) {
 		if ev.Reason != "" {
 			out.Text += ": " + ev.Reason
 		}
-		if ev.Problem != nil && !refusedByGuard(ev) {
-			explainProblem(out, ev.Problem)
+		if p := ev.Problem; p != nil && !refusedByGuard(ev) {
+			explainProblem(out, p)
+			if p.Message == ev.Reason { // once is enough
+				out.Where, out.Children = out.Children[0].Where, out.Children[0].Children
+			}
 		}
 	}
 }
 
+// refusedByGuard says whether guards' verdicts have shown already why an evaluation ended.
 func refusedByGuard(ev *Evaluation) bool {
 	for _, e := range ev.Events {
-		if e.Action != nil && e.Action.Refused {
+		if e.Action != nil && len(guard.Refused(e.Action.Verdicts)) > 0 {
 			return true
 		}
 	}

@@ -99,9 +99,7 @@ func alreadyIn(r *trace.Run, err error) bool {
 type runResult struct{ *trace.Run }
 
 func (r runResult) text(u *ui) {
-	shown := *r.Run
-	shown.Problems = nil
-	u.tree(trace.Summary(&shown), "")
+	u.tree(trace.Summary(r.Run), "")
 	if len(r.Runbooks) > 0 && !r.DryRun && trace.Eventful(r.Run) {
 		u.Printf("\nwhy, in full: runbook explain %s\n", r.ID)
 	}

@@ -81,6 +81,7 @@ func (r statusResult) text(u *ui) {
 		u.Printf("%s\n", green("not halted"))
 	}
 	if r.unread {
+		u.Printf("%s\n", red("the store cannot be read, so nothing acts; what was done is not known here"))
 		return
 	}
 	section := func(title, none string, rows []string) {
@@ -109,10 +110,10 @@ func (r statusResult) text(u *ui) {
 		case o.State == "interrupted" || o.State == "failed":
 			state += ", waits for a person"
 		}
-		open = append(open, fmt.Sprintf("%s  %s (%s), since %s: %s", o.ID, o.Target, o.Runbook, when(o.Since.Wall, r.now), state))
+		open = append(open, fmt.Sprintf("%s  %s (%s), began %s: %s", o.ID, o.Target, o.Runbook, when(o.Since.Wall, r.now), state))
 	}
 	for _, c := range r.Cooling {
-		cooling = append(cooling, fmt.Sprintf("%s  until %s", c.Target, when(r.now.Add(c.At.Trusted+c.For-r.trusted), r.now)))
+		cooling = append(cooling, fmt.Sprintf("%s  lifts %s", c.Target, when(r.now.Add(c.At.Trusted+c.For-r.trusted), r.now)))
 	}
 	section("in doubt", "nothing", doubt)
 	section("attempts that hold their target", "none", open)
