@@ -120,7 +120,7 @@ func (s State) readHalt(source, path string) []HaltInfo {
 	for line := range bytes.SplitSeq(bytes.TrimSuffix(content, []byte("\n")), []byte("\n")) {
 		var h HaltInfo
 		if err := json.Unmarshal(line, &h); err != nil || h.Reason == "" {
-			set = append(set, HaltInfo{Source: source, Reason: strings.TrimSpace("HALT was put there by hand: " + printable(string(line))), At: info.ModTime()})
+			set = append(set, HaltInfo{Source: source, Reason: strings.TrimSuffix("HALT was put there by hand: "+printable(string(line)), ": "), At: info.ModTime()})
 			continue
 		}
 		// It was given an end, and that has come.

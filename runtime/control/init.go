@@ -106,7 +106,7 @@ func Open(dir string) (State, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return s, problem.New(problem.StateMissing, "the state directory %s does not exist: halted", abs).
-			WithHint("runbook init --state %s", dir)
+			WithHint("if its disk is not mounted, mount it; if it is elsewhere, name it with --state DIR; only if this project has never run: runbook init --state %s", dir)
 	case err != nil:
 		return s, unusable(err, "state directory")
 	case !info.IsDir():
