@@ -42,7 +42,7 @@ const projectFile = `project(
         # Notes that it began, and takes until the file "go" is there.
         "slow": ["/bin/sh", "-c", 'echo "$RUNBOOK_KEY" >>"$0/began"; while ! [ -e "$0/go" ]; do sleep 0.05; done; echo "$RUNBOOK_KEY" >>"$0/ended"', %[4]q],
         # The same with a process of its own, which nothing but its group ties to it, and which a kill of the run leaves behind.
-        "hang": ["/bin/sh", "-c", 'echo "$RUNBOOK_KEY" >>"$0/began"; [ -e "$0/go" ] || sleep 600; echo "$RUNBOOK_KEY" >>"$0/ended"', %[4]q],
+        "hang": ["/bin/sh", "-c", 'if ! [ -e "$0/go" ]; then sleep 600 & fi; echo "$RUNBOOK_KEY" >>"$0/began"; wait; echo "$RUNBOOK_KEY" >>"$0/ended"', %[4]q],
     }})],
     %[5]s
 )
