@@ -364,7 +364,8 @@ func (v *evaluation) doubt(c *call, step *action.Step, rec *trace.Action, cause 
 	if err := v.move(step, rec, action.Event{To: action.InDoubt, By: action.ByEngine, Why: cause.Error()}); err != nil {
 		return v.end(trace.Interrupted, err)
 	}
-	p := v.e.asProblem(problem.InDoubt, cause, "%s on %s began and its outcome is unknown", c.name, v.target.Name).At(c.pos).
+	// Whatever the cause is called: a plugin that was killed has failed, but nobody knows whether the action has.
+	p := problem.Wrap(problem.InDoubt, cause, "%s on %s began and its outcome is unknown", c.name, v.target.Name).At(c.pos).
 		WithHint("look at %s, then type: runbook resolve %s --nonce %s --as done|not-done|abandoned --reason \"...\"", v.target.Name, step.ID, step.Nonce)
 	rec.Problem = p
 	return v.end(trace.DoubtRemains, p)
