@@ -160,9 +160,25 @@ func explainTarget(parent *Node, t *Target) {
 	if ev.Attempt != "" {
 		out.say("attempt %s (the %s of episode %s) is %s", ev.Attempt, ordinal(ev.Number), ev.Episode, verdictWords(string(ev.State)))
 	}
-	if ev.Problem != nil && ev.Problem.Hint != "" {
-		out.say("hint: %s", ev.Problem.Hint)
+	if p := ev.Problem; p != nil && !toldByAction(ev, p) {
+		out.Where = p.Pos.String()
+		for _, d := range p.Detail {
+			out.say("%s", d)
+		}
+		if p.Hint != "" {
+			out.say("hint: %s", p.Hint)
+		}
 	}
+}
+
+// toldByAction says whether the action that met a problem has told it already.
+func toldByAction(ev *Evaluation, p *problem.Problem) bool {
+	for _, e := range ev.Events {
+		if e.Action != nil && e.Action.Problem != nil && e.Action.Problem.Message == p.Message {
+			return true
+		}
+	}
+	return false
 }
 
 func explainBranch(n *Node, e Event) {
