@@ -167,7 +167,7 @@ func (s *killSite) actsAgain(first *action.Step, cooldown time.Duration) {
 }
 
 // killTime is how long runs are killed on a machine that is too slow for all of it.
-const killTime = 30 * time.Second
+const killTime = 20 * time.Second
 
 // Whatever the moment of a kill: no effect without a record that says that it may have begun, none twice, nothing is left
 // running, and the store opens.
