@@ -239,17 +239,12 @@ func (v *evaluation) openAttempt(tx store.Tx, c *call, now action.Clock) (*actio
 	if !ok || ep.ID != v.record.Episode {
 		return nil, problem.New(problem.Internal, "episode %s of %s was closed while it was being acted on", v.record.Episode, v.target.Key)
 	}
-	ep.Begun++
-	ep.Number++
-	eps[v.target.Key] = ep
-	if err := ledger.Write(tx, ledger.KeyEpisodes(v.rb.Name), eps); err != nil {
-		return nil, err
-	}
 	a := &action.Attempt{
 		V: 1, Namespace: v.e.State.Namespace, Runbook: v.rb.Name, Path: v.rb.Path, Target: v.target,
-		Fleet: v.fleet.ID, Episode: ep.ID, Number: ep.Number, Run: v.e.run.ID, Owner: v.e.Self, Notify: v.rb.Owner,
+		Fleet: v.fleet.ID, Episode: ep.ID, Number: ep.Number + 1, Run: v.e.run.ID, Owner: v.e.Self, Notify: v.rb.Owner,
 		Verify: v.rb.Verification(v.target, v.e.Settings.Sampling),
 	}
+	a.Verify.MaxAge = v.e.Settings.MaxAge
 	a.ID = action.Identity{Namespace: a.Namespace, Runbook: a.Runbook, Target: a.Target.Key, Episode: a.Episode, Attempt: a.Number}.AttemptID()
 	v.expectation(a, c)
 	return a, a.Apply(action.AttemptEvent{To: action.Open, By: action.ByEngine, Why: "run " + v.e.run.ID}, now)
@@ -396,6 +391,9 @@ func (v *evaluation) move(step *action.Step, rec *trace.Action, ev action.Event)
 		}
 		if err := next.Apply(ev, now); err != nil {
 			return err
+		}
+		if next.State != ev.To {
+			return ledger.PutLate(tx, next)
 		}
 		if next.State.Settled() {
 			attempt.EndedAt = next.EndedAt

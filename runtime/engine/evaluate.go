@@ -217,10 +217,9 @@ func (v *evaluation) settle() error {
 	if v.attempt == nil && notice == nil {
 		return nil
 	}
-	keys := append([]string{ledger.KeyClock}, ledger.PutKeys()...)
+	keys := []string{ledger.KeyClock}
 	if v.attempt != nil {
-		keys = append(keys, ledger.KeyAttempt(v.attempt.ID))
-		keys = append(keys, ledger.StepKeys(v.attempt)...)
+		keys = append(keys, ledger.EndKeys(v.attempt)...)
 	}
 	if notice != nil {
 		keys = append(keys, notify.Keys(*notice)...)

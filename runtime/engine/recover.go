@@ -76,9 +76,8 @@ func (e *engine) recoverAttempt(ctx context.Context, id string) error {
 		}
 	}
 	var done []trace.Recovered
-	keys := append([]string{ledger.KeyClock, ledger.KeyAttempt(id)}, ledger.PutKeys()...)
+	keys := append([]string{ledger.KeyClock}, ledger.EndKeys(a)...)
 	for i := range steps {
-		keys = append(keys, ledger.KeyStep(steps[i].Key))
 		keys = append(keys, ledger.RefundKeys(a, &steps[i])...)
 	}
 	n := notify.Notice{

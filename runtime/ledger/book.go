@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/store"
 )
@@ -56,7 +57,11 @@ func Put(tx store.Tx, a *action.Attempt, s *action.Step) error {
 // PutKeys are the keys that Put reads.
 func PutKeys() []string { return []string{KeyDoubt, KeyOpen} }
 
-// Charge books a first or later step: rate, cooldown and episode.
+// startedFor is how long a start is kept at least: a policy whose windows become longer must find what happened before.
+const startedFor = 24 * time.Hour
+
+// Charge books a step: its cooldown and, for the first of an attempt, the attempt's rate and its try in the episode. window is the longest
+// that the rates look back. DecisionKeys are read.
 func Charge(tx store.Tx, a *action.Attempt, s *action.Step, first bool, now action.Clock, window time.Duration) error {
 	cool, err := Read[*Cool](tx, KeyCool(s.Action, a.Target.Key))
 	if err != nil {
@@ -85,12 +90,25 @@ func Charge(tx store.Tx, a *action.Attempt, s *action.Step, first bool, now acti
 	if err != nil {
 		return err
 	}
-	started = slices.DeleteFunc(started, func(d Started) bool { return now.Trusted-d.At.Trusted > window })
-	return Write(tx, KeyStarted, append(started, Started{Attempt: a.ID, At: now}))
+	started = slices.DeleteFunc(started, func(d Started) bool { return now.Trusted-d.At.Trusted > max(window, startedFor) })
+	if err := Write(tx, KeyStarted, append(started, Started{Attempt: a.ID, At: now})); err != nil {
+		return err
+	}
+	eps, err := Read[map[string]Episode](tx, KeyEpisodes(a.Runbook))
+	if err != nil {
+		return err
+	}
+	ep, ok := eps[a.Target.Key]
+	if !ok || ep.ID != a.Episode || ep.Number >= a.Number {
+		return problem.New(problem.Internal, "attempt %d of episode %s of %s cannot be booked: the episode is not the one that it was", a.Number, a.Episode, a.Target.Key)
+	}
+	ep.Begun++
+	ep.Number = a.Number
+	eps[a.Target.Key] = ep
+	return Write(tx, KeyEpisodes(a.Runbook), eps)
 }
 
-// refund gives back what a step that certainly never started had booked: always its cooldown, and for a first step the
-// rate and the attempt too.
+// refund gives back the cooldown of a step that certainly never started.
 func refund(tx store.Tx, a *action.Attempt, s *action.Step) error {
 	key := KeyCool(s.Action, a.Target.Key)
 	cool, err := Read[*Cool](tx, key)
@@ -108,12 +126,12 @@ func refund(tx store.Tx, a *action.Attempt, s *action.Step) error {
 	if err != nil {
 		return err
 	}
-	if err := Write(tx, KeyCooling, slices.DeleteFunc(cooling, func(c Cooling) bool { return c.Step == s.Key })); err != nil {
-		return err
-	}
-	if s.Identity.Step != 1 {
-		return nil
-	}
+	return Write(tx, KeyCooling, slices.DeleteFunc(cooling, func(c Cooling) bool { return c.Step == s.Key }))
+}
+
+// refundAttempt gives back the rate and the try of an attempt that ends without any of its steps having begun. Not earlier: as long
+// as it is open another step of it may begin.
+func refundAttempt(tx store.Tx, a *action.Attempt) error {
 	started, err := Read[[]Started](tx, KeyStarted)
 	if err != nil {
 		return err
@@ -125,21 +143,21 @@ func refund(tx store.Tx, a *action.Attempt, s *action.Step) error {
 	if err != nil {
 		return err
 	}
-	if ep, ok := eps[a.Target.Key]; ok && ep.ID == a.Episode && ep.Begun > 0 {
-		ep.Begun--
-		eps[a.Target.Key] = ep
-		return Write(tx, KeyEpisodes(a.Runbook), eps)
+	ep, ok := eps[a.Target.Key]
+	if !ok || ep.ID != a.Episode || ep.Begun < 1 {
+		return nil // the episode has ended
 	}
-	return nil
+	ep.Begun--
+	eps[a.Target.Key] = ep
+	return Write(tx, KeyEpisodes(a.Runbook), eps)
 }
 
-// RefundKeys are the keys that giving back reads.
+// RefundKeys are the keys that SettleStep reads besides PutKeys.
 func RefundKeys(a *action.Attempt, s *action.Step) []string {
-	return []string{KeyCool(s.Action, a.Target.Key), KeyCooling, KeyStarted, KeyEpisodes(a.Runbook)}
+	return []string{KeyCool(s.Action, a.Target.Key), KeyCooling}
 }
 
-// SettleStep writes a step that has moved along one arrow with its attempt, giving back what a step that never started had
-// booked.
+// SettleStep writes a step that has moved along one arrow with its attempt, giving back the cooldown of one that never started.
 func SettleStep(tx store.Tx, a *action.Attempt, s *action.Step) error {
 	if s.State == action.NotStarted {
 		if err := refund(tx, a, s); err != nil {
@@ -147,4 +165,14 @@ func SettleStep(tx store.Tx, a *action.Attempt, s *action.Step) error {
 		}
 	}
 	return Put(tx, a, s)
+}
+
+// PutLate writes a step that has kept a late outcome. Its attempt may be over and others have followed: nothing else changes.
+func PutLate(tx store.Tx, s *action.Step) error {
+	b, err := s.Encode()
+	if err != nil {
+		return err
+	}
+	tx.Put(KeyStep(s.Key), b)
+	return nil
 }

@@ -3,8 +3,8 @@
 //
 // Invariants, each kept by one function here:
 //   - An attempt is in idx/open exactly while it holds its target, a step in idx/doubt exactly while it is in doubt (Put).
-//   - A step that began has booked its cooldown, and the first of an attempt its rate and its try; one that certainly never
-//     started has given them back (Charge, SettleStep).
+//   - A step has booked its cooldown, and the first of an attempt the attempt's rate and try. A step that certainly never started has
+//     given its cooldown back (Charge, SettleStep), and an attempt that ended without a step that began its rate and try (EndAttempt).
 //   - Trusted time never goes back (Tick).
 package ledger
 

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"slices"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
@@ -75,28 +76,41 @@ func Attempt(ctx context.Context, st store.Store, id string) (*action.Attempt, [
 	return a, steps, err
 }
 
-// EndAttempt takes the attempt's arrow for the end of its evaluation and, if every step has a definite end, closes one that
-// failed or was interrupted. It writes the attempt; PutKeys and StepKeys are read.
+// EndAttempt takes the attempt's arrow for the end of its evaluation, if to is not empty, and closes one that failed or was interrupted
+// if every step has a definite end. An attempt of which nothing began has nothing to verify: it is closed too, and gives back its
+// rate and its try. It writes the attempt; EndKeys are read.
 func EndAttempt(tx store.Tx, a *action.Attempt, to action.AttemptState, by, why string, now action.Clock) error {
 	steps, err := LoadSteps(tx, a)
 	if err != nil {
 		return err
+	}
+	idle := len(steps) > 0 && !slices.ContainsFunc(steps, func(s action.Step) bool { return s.State != action.NotStarted })
+	if to == action.Complete && idle {
+		to = action.Interrupted
 	}
 	if to != "" {
 		if err := a.Apply(action.AttemptEvent{To: to, By: by, Why: why, Steps: steps}, now); err != nil {
 			return err
 		}
 	}
-	if a.State == action.AttemptFailed || a.State == action.Interrupted {
-		definite := true
-		for _, s := range steps {
-			definite = definite && s.State.Definite()
-		}
-		if definite {
-			if err := a.Apply(action.AttemptEvent{To: action.Closed, By: by, Why: "every step has a definite end", Steps: steps}, now); err != nil {
+	definite := !slices.ContainsFunc(steps, func(s action.Step) bool { return !s.State.Definite() })
+	if definite && (a.State == action.AttemptFailed || a.State == action.Interrupted) {
+		why := "every step has a definite end"
+		if idle {
+			why = "nothing began"
+			if err := refundAttempt(tx, a); err != nil {
 				return err
 			}
 		}
+		if err := a.Apply(action.AttemptEvent{To: action.Closed, By: by, Why: why, Steps: steps}, now); err != nil {
+			return err
+		}
 	}
 	return Put(tx, a, nil)
+}
+
+// EndKeys are the keys that EndAttempt reads, and the attempt's own.
+func EndKeys(a *action.Attempt) []string {
+	keys := append([]string{KeyAttempt(a.ID), KeyStarted, KeyEpisodes(a.Runbook)}, PutKeys()...)
+	return append(keys, StepKeys(a)...)
 }

@@ -149,8 +149,7 @@ func Resolve(ctx context.Context, st store.Store, now Clock, s *action.Step, ev 
 	if err != nil {
 		return nil, nil, err
 	}
-	keys := append([]string{KeyClock, KeyStep(s.Key), KeyAttempt(id)}, PutKeys()...)
-	keys = append(keys, StepKeys(a)...)
+	keys := append([]string{KeyClock, KeyStep(s.Key)}, EndKeys(a)...)
 	keys = append(keys, RefundKeys(a, s)...)
 	var step *action.Step
 	err = st.Update(ctx, keys, func(tx store.Tx) error {
