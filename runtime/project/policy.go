@@ -31,12 +31,13 @@ func (d *decoder) policy(r *value.Record) guard.Policy {
 	}
 	p.Mode = oneOf(f, "mode", modes...)
 	p.SeverityCeiling = oneOf(f, "severity", severities...)
-	p.Cooldown = f.duration("cooldown", 0, longest)
+	// Nothing may be 0 that the guards would take for "not said".
+	p.Cooldown = f.duration("cooldown", time.Millisecond, longest)
 	p.Attempts = f.integer("attempts", 1, 100)
 	p.OpenTotal = f.integer("open", 1, 1000)
 	p.OpenPerFleet = f.integer("open_per_fleet", 1, 1000)
-	p.FleetShare = f.integer("fleet_share", 0, 100)
-	p.Settle = f.duration("settle", 0, day)
+	p.FleetShare = f.integer("fleet_share", 1, 100)
+	p.Settle = f.duration("settle", time.Millisecond, day)
 	if f.has("rates") {
 		p.Rates = nil
 		for _, r := range f.records("rates") {

@@ -118,7 +118,7 @@ func policyFn() kit.Function {
 			{Name: "rates", Type: kit.List, Record: []string{"rate"}, Doc: `how many attempts may start, over all runbooks; rate(3, per = "10m") and rate(10, per = "1h") if not given`},
 			{Name: "open", Type: kit.Int, Default: value.Int(1), Doc: "how many attempts may be open at once"},
 			{Name: "open_per_fleet", Type: kit.Int, Default: value.Int(1), Doc: "how many attempts may be open at once in one fleet"},
-			{Name: "fleet_share", Type: kit.Int, Default: value.Int(20), Doc: "the percentage of a fleet, from 0 to 100, that may be bad at once for anything to act; rounded down, but one target always may"},
+			{Name: "fleet_share", Type: kit.Int, Default: value.Int(20), Doc: "the percentage of a fleet, from 1 to 100, that may be bad at once for anything to act; rounded down, but one target always may"},
 			{Name: "settle", Type: kit.Duration, Default: value.Duration(2 * time.Minute), Doc: "how long a target rests after an attempt that is not verified"},
 		},
 	}
