@@ -141,12 +141,11 @@ func (o *output) Write(p []byte) (int, error) {
 	return o.b.Write(p)
 }
 
-// String is its last lines.
+// String is what it has said so far.
 func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	text := o.b.String()
-	return text[max(0, len(text)-4000):]
+	return o.b.String()
 }
 
 // startPrometheus starts the real one, with its own data, on a port that is free.

@@ -99,8 +99,8 @@ func (s *site) freshState() {
 }
 
 // command is the real binary with the site's project and state.
-func (s *site) command(args ...string) (cmd *exec.Cmd, out, errs *bytes.Buffer) {
-	out, errs = new(bytes.Buffer), new(bytes.Buffer)
+func (s *site) command(args ...string) (cmd *exec.Cmd, out, errs *output) {
+	out, errs = new(output), new(output)
 	cmd = exec.CommandContext(s.t.Context(), s.exe, args...)
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "RUNBOOK_PROJECT=" + s.dir, "RUNBOOK_STATE=" + s.state}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, out, errs
@@ -129,7 +129,7 @@ func (s *site) run(args ...string) (*trace.Run, problem.Exit) {
 type ticking struct {
 	*exec.Cmd
 	s         *site
-	out, errs *bytes.Buffer
+	out, errs *output
 }
 
 func (s *site) startRun(args ...string) ticking {
@@ -148,7 +148,7 @@ func (k ticking) ends() (*trace.Run, problem.Exit) {
 	if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || !exit.Exited()) {
 		k.s.t.Fatalf("run: %v\n%s", err, k.errs)
 	}
-	r, err := trace.Decode(k.out.Bytes())
+	r, err := trace.Decode([]byte(k.out.String()))
 	if err != nil || r.ID == "" {
 		k.s.t.Fatalf("run: %v\n%s%s", err, k.out, k.errs)
 	}

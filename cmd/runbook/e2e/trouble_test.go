@@ -35,6 +35,8 @@ func TestE2ETrouble(t *testing.T) {
 		"a killed run leaves its action in doubt": killed,
 		"halt works while a run acts":             haltedWhileActing,
 		"halt works while the store is locked":    haltedWhileLocked,
+		"halt ends what is in flight":             haltedWithKill,
+		"a signal lets an action end":             interrupted,
 		"ticks of one runbook never overlap":      overlapping,
 		"a long action starves nobody":            starving,
 		"an escalation is told once":              toldOnce,
