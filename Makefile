@@ -4,6 +4,8 @@ SHELL := bash
 
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS   := -X github.com/seed1de3961f/runbook/cmd/runbook/cli.version=$(VERSION)
+# What the binary never uses: every process of a run would pay for its initialisation.
+TAGS      := urfave_cli_no_docs grpcnotrace
 FUZZTIME  ?= 10s
 BENCHTIME ?= 1s
 ROUNDS    ?= 30
@@ -27,7 +29,7 @@ help: ## print this
 
 .PHONY: build
 build: ## build bin/runbook
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/runbook ./cmd/runbook
+	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '-s -w $(LDFLAGS)' -o bin/runbook ./cmd/runbook
 
 .PHONY: demo
 demo: build ## watch a service get stuck and be put right, on this machine, with nothing else needed
