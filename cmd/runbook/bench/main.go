@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -32,6 +33,7 @@ func run() error {
 		rounds  = flag.Int("rounds", 30, "timed runs of each command")
 		warmup  = flag.Int("warmup", 2, "untimed runs of each command before them")
 		dir     = flag.String("dir", "", "where projects and stores are made, on the disk that is to be measured; default: a temporary directory")
+		hold    = flag.Bool("hold", false, "measure nothing: make the projects, print the commands and wait, to look at one run with strace or perf")
 		atLeast = flag.Float64("at-least", 0, "fail if ansible-playbook takes less than this many times a run")
 	)
 	flag.Parse()
@@ -57,6 +59,18 @@ func run() error {
 	all, err := contestants(ctx, exe, root, m.url)
 	if err != nil {
 		return err
+	}
+	if *hold {
+		for _, c := range all {
+			if c.prepare != nil {
+				if err := c.prepare(); err != nil {
+					return err
+				}
+			}
+			fmt.Println(strings.Join(c.argv, " "))
+		}
+		<-ctx.Done()
+		return nil
 	}
 	if err := race(ctx, all, *warmup, *rounds); err != nil {
 		return err
