@@ -3,12 +3,8 @@
 package sdk
 
 import (
-	"errors"
-
 	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
 )
 
 // startGate has no way here to hold a process back: the command is started by Run, and the engine knows only the plugin.
 func startGate(Command) (*gated, *pluginpb.Child, error) { return nil, nil, nil }
-
-func gate() error { return errors.New("gate: not on this platform") }

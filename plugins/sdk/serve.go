@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/seed1de3961f/runbook/plugins/sdk/gate"
 	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
 )
 
@@ -41,8 +42,8 @@ func (p *Plugin) Main() {
 // return from main. SIGTERM lets what is in flight finish: a service manager sends it to every process of a run at once,
 // and an action that it interrupted would be in doubt. Nothing may be printed to standard output before.
 func (p *Plugin) Serve(ctx context.Context) error {
-	if os.Getenv(envGate) != "" {
-		return gate()
+	if os.Getenv(gate.Env) != "" {
+		return errors.New("gate: the plugin has ended") // otherwise this process would wait, or be the command, by now
 	}
 	if _, err := p.Manifest(); err != nil {
 		return err

@@ -28,8 +28,6 @@ const (
 	EnvLifeline = "RUNBOOK_PLUGIN_LIFELINE"
 	// EnvHost is the process id that may connect. Without it, it is the parent.
 	EnvHost = "RUNBOOK_PLUGIN_HOST"
-	// envGate makes the process wait for leave and then become a command: see Call.Prepare.
-	envGate = "RUNBOOK_PLUGIN_GATE"
 )
 
 // EncodeManifest is the wire form of m.
