@@ -103,7 +103,7 @@ func (x *plugin) configure(_ context.Context, c config) error {
 		Transport: &transport{
 			config: c, server: x.server,
 			// No proxy from the environment: there is none. The rest as in http.DefaultTransport.
-			next: &http.Transport{TLSClientConfig: roots, ForceAttemptHTTP2: true, MaxIdleConns: 4, IdleConnTimeout: 90 * time.Second},
+			next: &http.Transport{TLSClientConfig: roots, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: maxConns, MaxConnsPerHost: maxConns, IdleConnTimeout: 90 * time.Second},
 		},
 		// A redirect is mostly the way to a login page, and would carry the token elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

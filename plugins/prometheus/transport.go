@@ -21,6 +21,10 @@ import (
 // maxBody bounds an answer, in bytes of JSON.
 const maxBody = 16 << 20
 
+// maxConns is how many connections are kept for as many queries at once, where HTTP/2 does not share one. Prometheus works on 20 queries
+// at a time, over all that ask.
+const maxConns = 16
+
 // transport adds the credentials and lets through only what can be a Prometheus's answer: the API client would report a login page
 // as a syntax error in JSON.
 type transport struct {
