@@ -114,7 +114,11 @@ func (c *call) openState(ctx context.Context) (control.State, error) {
 
 // openStore is the store of a state directory. It is opened at the first transaction.
 func openStore(s control.State, command string) (*pebble.Store, error) {
-	return pebble.New(pebble.Config{Dir: filepath.Join(s.Dir, "store"), Holder: "runbook " + command})
+	return pebble.New(storeConfig(s, command))
+}
+
+func storeConfig(s control.State, command string) pebble.Config {
+	return pebble.Config{Dir: filepath.Join(s.Dir, "store"), Holder: "runbook " + command}
 }
 
 // manifest describes a plugin without starting it.

@@ -13,6 +13,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/engine"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
 	"github.com/seed1de3961f/runbook/runtime/process"
+	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -47,7 +48,9 @@ func runRun(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := openStore(state, "run")
+	config := storeConfig(state, "run")
+	config.Writer = !c.Bool("dry-run")
+	st, err := pebble.New(config)
 	if err != nil {
 		return nil, err
 	}

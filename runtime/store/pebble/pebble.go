@@ -47,6 +47,10 @@ type Config struct {
 	Wait     time.Duration // how long to wait for another holder, default 2s
 	Holder   string        // what to call this process to those who wait, "runbook run"
 
+	// Writer says that this process is going to write: its first transaction opens the database for that, even if it only
+	// reads, instead of opening it twice.
+	Writer bool
+
 	// PerTransaction closes the store after each transaction instead of when somebody waits.
 	PerTransaction bool
 
@@ -244,6 +248,7 @@ func (s *Store) ready(ctx context.Context, write bool) (left bool, err error) {
 	} else if err := s.cfg.checkDisk(); err != nil {
 		return false, err
 	}
+	write = write || s.cfg.Writer && s.cfg.checkSpace(0) == nil // on a full disk it can still be read
 	done := s.start(func() error {
 		if err := s.closeDatabase(); err != nil {
 			return err
