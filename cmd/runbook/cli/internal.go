@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"runtime/debug"
 
 	"github.com/seed1de3961f/runbook/cmd/runbook/demo"
 	"github.com/seed1de3961f/runbook/plugins"
@@ -29,6 +30,7 @@ func serveInternal(args []string, stdio Stdio) (code int, ok bool) {
 // servePlugin makes this process a bundled plugin. Its host reads what it says on stderr.
 func servePlugin(name string, stdio Stdio) int {
 	ctx := context.Background()
+	debug.SetGCPercent(gcPercent)
 	p, ok := plugins.Lookup(name)
 	if !ok {
 		var names []string
