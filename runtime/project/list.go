@@ -2,6 +2,7 @@ package project
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -80,7 +81,14 @@ func (s *Settings) locate(t *Tree, given string) (string, fs.FileInfo, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	p := problem.New(problem.Usage, "there is no runbook %s%s", given, problem.DidYouMean(filepath.ToSlash(given), all))
+	known := make([]string, len(all)) // without the common end, which would make any two names look alike
+	for i, name := range all {
+		known[i] = strings.TrimSuffix(name, ".star")
+	}
+	p := problem.New(problem.Usage, "there is no runbook %s", given)
+	if near := problem.Nearest(strings.TrimSuffix(filepath.ToSlash(given), ".star"), known); near != "" {
+		p.Message += fmt.Sprintf(" (did you mean %q?)", near+".star")
+	}
 	if len(all) > 0 && len(all) <= 20 {
 		return "", nil, p.WithHint("the runbooks are: %s", strings.Join(all, ", "))
 	}
