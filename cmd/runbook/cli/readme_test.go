@@ -21,7 +21,7 @@ var rewrite = flag.Bool("rewrite", false, "write what was seen into README.md")
 
 // varying are the parts of an output that differ from one run to the next, and what the README shows in their place.
 var varying = []struct{ pattern, shown string }{
-	{`\d{8}-\d{6}-[A-Z0-9]{6}`, "20260301-102000-K3VQ7A"},
+	{`\d{8}-\d{6}(\.\d{3})?-[A-Z0-9]{6}`, "20260301-102000.000-K3VQ7A"},
 	{`\(action [a-z0-9]{10}\)`, "(action or5kzv5nyj)"},
 }
 

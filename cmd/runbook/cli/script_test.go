@@ -41,14 +41,14 @@ func mortal(s Stdio) Stdio {
 }
 
 // TestScripts runs testdata/script, one script per command. Each has an empty environment, a directory of its own, and
-// "exits CODE cmd..." besides the commands of testscript.
+// "exits CODE cmd...", "prometheus" and "keep NAME REGEXP" besides the commands of testscript.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "prometheus": prometheus, "keep": keep},
 	})
 }
 
