@@ -94,6 +94,8 @@ type Plugins struct {
 var (
 	_ Host    = (*Plugins)(nil)
 	_ Planner = (*Plugins)(nil)
+
+	_ Prestarter = (*Plugins)(nil)
 )
 
 // Names lists the plugins that there are, sorted.
@@ -118,12 +120,8 @@ func (h *Plugins) Prestart(c Connection) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), h.config.StartTimeout)
 		defer cancel()
-		pl, err := h.pool(ctx, c)
-		if err != nil {
-			return
-		}
-		if p, err := pl.take(ctx, false); err == nil {
-			pl.put(p)
+		if pl, err := h.pool(ctx, c); err == nil {
+			pl.prestart()
 		}
 	}()
 }

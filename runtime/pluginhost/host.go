@@ -33,6 +33,11 @@ type Host interface {
 	Close()
 }
 
+// Prestarter starts the plugin of a connection in the background, because it is going to be used. An error comes with that use.
+type Prestarter interface {
+	Prestart(c Connection)
+}
+
 // Execute is one action to carry out.
 type Execute struct {
 	Function string

@@ -63,6 +63,18 @@ func (pl *pool) reserve(alone bool) (*process, error) {
 	return p, nil
 }
 
+// prestart starts a process that nobody uses yet, unless there is one.
+func (pl *pool) prestart() {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	if pl.closed || len(pl.procs) > 0 {
+		return
+	}
+	p := newProcess(pl)
+	pl.procs = append(pl.procs, p)
+	go p.start()
+}
+
 // put hands a process back.
 func (pl *pool) put(p *process) {
 	pl.mu.Lock()
