@@ -23,37 +23,80 @@ type dueRunbook struct {
 	release func()
 }
 
-// due loads the runbooks and claims those whose slot has not been run. A runbook that cannot be loaded is a problem of its
-// own; the others go on.
-func (e *engine) due(ctx context.Context) ([]dueRunbook, error) {
-	var loaded []dueRunbook
-	var w sandbox.Worker
-	defer func() {
-		if w != nil {
-			w.Close()
-		}
+// loading reads the runbooks, which touches nothing, beside the recovery, which waits for the disk.
+type loading struct {
+	done   chan struct{} // closed when the rest is set
+	cancel context.CancelFunc
+	traces []*trace.Runbook
+	loaded []dueRunbook
+	worker sandbox.Worker // that read them, nil once it was taken
+	err    error
+}
+
+func (e *engine) startLoading(ctx context.Context) *loading {
+	l := &loading{done: make(chan struct{})}
+	ctx, l.cancel = context.WithCancel(ctx)
+	go func() {
+		defer close(l.done)
+		l.err = e.load(ctx, l)
 	}()
+	return l
+}
+
+// end gives up what has not been taken.
+func (l *loading) end() {
+	l.cancel()
+	<-l.done
+	if l.worker != nil {
+		l.worker.Close()
+	}
+}
+
+// take returns the worker if it has read a single runbook, so that it may evaluate that one: no runbook is evaluated in a
+// process in which another one was executed.
+func (l *loading) take() sandbox.Worker {
+	w := l.worker
+	if len(l.traces) != 1 || w == nil || w.Dead() {
+		return nil
+	}
+	l.worker = nil
+	return w
+}
+
+// load loads the runbooks. One that cannot be loaded is a problem of its own; the others go on.
+func (e *engine) load(ctx context.Context, l *loading) error {
 	for _, path := range e.Paths {
 		tr := &trace.Runbook{Path: path, Name: strings.TrimSuffix(path, ".star"), Why: "the run ended before it could be"}
-		e.run.Runbooks = append(e.run.Runbooks, tr)
-		if w == nil || w.Dead() {
-			if w != nil {
-				w.Close()
+		l.traces = append(l.traces, tr)
+		if l.worker == nil || l.worker.Dead() {
+			if l.worker != nil {
+				l.worker.Close()
 			}
 			var err error
-			if w, err = e.Spawn(ctx); err != nil {
-				return nil, err
+			if l.worker, err = e.Spawn(ctx); err != nil {
+				return err
 			}
 		}
-		rb, err := project.LoadRunbook(ctx, w, e.Tree, e.Settings, path, e.Families)
+		rb, err := project.LoadRunbook(ctx, l.worker, e.Tree, e.Settings, path, e.Families)
 		if err != nil {
 			tr.Why = "it could not be loaded"
 			tr.Problem = e.asProblem(problem.Load, err, "load %s", path)
 			continue
 		}
 		tr.Name, tr.Owner, tr.Mode, tr.Digest, tr.Params = rb.Name, rb.Owner, rb.Mode, rb.Digest, rb.Params
-		loaded = append(loaded, dueRunbook{rb, tr, func() {}})
+		l.loaded = append(l.loaded, dueRunbook{rb, tr, func() {}})
 	}
+	return nil
+}
+
+// due claims the runbooks whose slot has not been run.
+func (e *engine) due(ctx context.Context, l *loading) ([]dueRunbook, error) {
+	<-l.done
+	e.run.Runbooks = append(e.run.Runbooks, l.traces...)
+	if l.err != nil {
+		return nil, l.err
+	}
+	loaded := l.loaded
 	if e.dry || e.Target != "" {
 		for i := range loaded {
 			loaded[i].trace.Due = true

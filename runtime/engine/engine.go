@@ -91,8 +91,7 @@ func Run(ctx context.Context, d Deps, o Options) (*trace.Run, error) {
 	started := e.wall()
 	e.deadline = started.Add(d.Settings.Deadline)
 	e.run = &trace.Run{
-		// Milliseconds, so that "last" is the last of two runs of one second.
-		V: trace.Version, ID: started.UTC().Format("20060102-150405.000-") + suffix(), Engine: d.Version, Namespace: d.State.Namespace, Owner: d.Self,
+		V: trace.Version, ID: started.UTC().Format("20060102-150405-") + suffix(), Engine: d.Version, Namespace: d.State.Namespace, Owner: d.Self,
 		Trigger: "schedule", DryRun: o.DryRun, Started: started, Policy: d.Settings.Digest, Runbooks: []*trace.Runbook{},
 	}
 	if o.Target != "" {
@@ -113,6 +112,9 @@ func (e *engine) pass(ctx context.Context) error {
 		return err
 	}
 	e.source = source{host: e.Host, conn: conn, wall: e.wall}
+	e.prestart(conn) // it is ready by the time that it is asked
+	l := e.startLoading(ctx)
+	defer l.end()
 	e.run.Halt = e.State.Check(e.Env)
 	if !e.dry {
 		if err := e.recover(ctx); err != nil {
@@ -122,7 +124,7 @@ func (e *engine) pass(ctx context.Context) error {
 	if err := e.verify(ctx); err != nil {
 		return err
 	}
-	due, err := e.due(ctx)
+	due, err := e.due(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -131,7 +133,7 @@ func (e *engine) pass(ctx context.Context) error {
 	for _, d := range due {
 		g.Go(func() error {
 			defer d.release()
-			if err := e.runbook(ctx, d.runbook, d.trace); err != nil {
+			if err := e.runbook(ctx, d.runbook, d.trace, l); err != nil {
 				d.trace.Problem = e.asProblem(problem.Internal, err, "%s", d.runbook.Path)
 				if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 					d.trace.Problem = e.interrupted(ctx.Err())
@@ -182,7 +184,7 @@ func (e *engine) noSuchTarget() *problem.Problem {
 }
 
 // runbook looks at one runbook's fleet and evaluates it for each sick target.
-func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Runbook) error {
+func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Runbook, l *loading) error {
 	all, fleet, err := e.look(ctx, rb, tr)
 	if err != nil {
 		return e.whereToLook(rb, err)
@@ -211,8 +213,10 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 			if w != nil {
 				w.Close()
 			}
-			if w, err = e.Spawn(ctx); err != nil {
-				return err
+			if w = l.take(); w == nil {
+				if w, err = e.Spawn(ctx); err != nil {
+					return err
+				}
 			}
 		}
 		if acted != "" {
