@@ -146,6 +146,9 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 			return err
 		}
 		st.Halt = halt
+		if v.e.dry { // which has not recorded the episode that it would open
+			st.Episode = guard.EpisodeState{ID: v.record.Episode, Attempts: v.record.Number - 1}
+		}
 		in := guard.Input{Now: now, Policy: v.rb.Policy, State: st, Request: guard.Request{
 			Runbook: v.rb.Name, Target: v.target, Fleet: v.fleet, Episode: v.record.Episode, Action: c.name,
 			Cooldown: c.cooldown, Severity: v.rb.Severity, OldestRead: v.oldest, Repeats: v.repeats(rec),

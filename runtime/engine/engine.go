@@ -91,7 +91,8 @@ func Run(ctx context.Context, d Deps, o Options) (*trace.Run, error) {
 	started := e.wall()
 	e.deadline = started.Add(d.Settings.Deadline)
 	e.run = &trace.Run{
-		V: trace.Version, ID: started.UTC().Format("20060102-150405-") + suffix(), Engine: d.Version, Namespace: d.State.Namespace, Owner: d.Self,
+		// Milliseconds, so that "last" is the last of two runs of one second.
+		V: trace.Version, ID: started.UTC().Format("20060102-150405.000-") + suffix(), Engine: d.Version, Namespace: d.State.Namespace, Owner: d.Self,
 		Trigger: "schedule", DryRun: o.DryRun, Started: started, Policy: d.Settings.Digest, Runbooks: []*trace.Runbook{},
 	}
 	if o.Target != "" {
