@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,6 +84,20 @@ func (h HaltInfo) String() string {
 		out += ", until " + h.Until.UTC().Format(time.RFC3339)
 	}
 	return out + ")"
+}
+
+// Distinct is a set of halts as people count them: one that is set in the state directory and in its copy in memory is one halt.
+func Distinct(set []HaltInfo) []HaltInfo {
+	var out []HaltInfo
+	for _, h := range set {
+		same := func(o HaltInfo) bool { return o.Reason == h.Reason && o.By == h.By && o.At.Equal(h.At) }
+		if i := slices.IndexFunc(out, same); i >= 0 {
+			out[i].Source += " and " + h.Source
+			continue
+		}
+		out = append(out, h)
+	}
+	return out
 }
 
 func (s State) memoryHalt() string { return filepath.Join(s.GateDir, "HALT") }

@@ -86,7 +86,12 @@ func (s *Settings) locate(t *Tree, given string) (string, fs.FileInfo, error) {
 		known[i] = strings.TrimSuffix(name, ".star")
 	}
 	p := problem.New(problem.Usage, "there is no runbook %s", given)
-	if near := problem.Nearest(strings.TrimSuffix(filepath.ToSlash(given), ".star"), known); near != "" {
+	short := strings.TrimSuffix(filepath.ToSlash(given), ".star")
+	near := problem.Nearest(short, known)
+	if i := slices.IndexFunc(known, func(k string) bool { return path.Base(k) == short }); i >= 0 {
+		near = known[i]
+	}
+	if near != "" {
 		p.Message += fmt.Sprintf(" (did you mean %q?)", near+".star")
 	}
 	if len(all) > 0 && len(all) <= 20 {

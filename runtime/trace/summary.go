@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/guard"
 )
 
@@ -33,9 +34,9 @@ func Summary(r *Run) *Node {
 	if r.DryRun {
 		root.Text += " (dry run: nothing is done)"
 	}
-	for _, h := range r.Halt {
+	for _, h := range control.Distinct(r.Halt) {
 		n := root.add(Bad, value.Pos{}, "halted (%s): %s%s", h.Source, orWords(h.Reason, "no reason given"), by(h.By))
-		if h.Source == "environment" {
+		if h.Source == control.SourceEnvironment {
 			n.say("unset RUNBOOK_HALT to lift it")
 		} else {
 			n.say("lift it with: runbook resume --reason \"...\"")

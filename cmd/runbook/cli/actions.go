@@ -19,7 +19,7 @@ went through and, while it is in doubt, the command that resolves it.`,
 		args: "[ID]", max: 1, takes: takesProject | takesState,
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "in-doubt", Usage: "only those that began and whose outcome is unknown"},
-			&cli.IntFlag{Name: "limit", Value: 20, Usage: "show at most `N`"},
+			&cli.IntFlag{Name: "limit", Value: 20, Usage: "show at most `N`; default 20"},
 		},
 		example: "runbook actions --in-doubt",
 		run:     runActions,

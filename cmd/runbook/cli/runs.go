@@ -17,7 +17,7 @@ func runsCommand() spec {
 	return spec{
 		name: "runs", group: "Look", summary: "list runs, the newest first",
 		takes:   takesProject | takesState,
-		flags:   []cli.Flag{&cli.IntFlag{Name: "limit", Value: 20, Usage: "show at most `N`"}},
+		flags:   []cli.Flag{&cli.IntFlag{Name: "limit", Value: 20, Usage: "show at most `N`; default 20"}},
 		example: "runbook runs --limit 5",
 		run: func(ctx context.Context, c *call) (result, error) {
 			state, err := c.openState(ctx)

@@ -73,7 +73,7 @@ func runStatus(ctx context.Context, c *call) (result, error) {
 func (r statusResult) text(u *ui) {
 	if r.Halted {
 		u.Printf("%s\n", red("HALTED: nothing acts"))
-		for _, h := range r.Halt {
+		for _, h := range control.Distinct(r.Halt) {
 			u.Printf("  %s\n", h)
 		}
 		u.Printf("  lift it with: runbook resume --reason \"...\"\n")
