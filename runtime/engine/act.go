@@ -3,10 +3,8 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/seed1de3961f/runbook/builtins/kit"
@@ -49,7 +47,7 @@ func (v *evaluation) act(ctx context.Context, req kit.Request, params []kit.Para
 	}
 	step, err := v.reserve(ctx, c, rec)
 	if err != nil {
-		return v.refuse(c, rec, trace.Failed, err)
+		return v.refuse(c, rec, outcomeOf(err), err)
 	}
 	if v.e.dry {
 		rec.Planned = true
@@ -121,11 +119,24 @@ func (v *evaluation) prepare(ctx context.Context, req kit.Request, params []kit.
 	if c.conn, err = v.e.connection(conn); err != nil {
 		return c, err
 	}
+	return c, v.fits(c)
+}
+
+// fits refuses an action that could take longer than what is left of the run.
+func (v *evaluation) fits(c *call) error {
 	if left := v.e.deadline.Sub(v.e.wall()); left < c.timeout {
-		return c, problem.New(problem.Deadline, "%s may take %s, but the run ends in %s", c.name, value.FormatDuration(c.timeout), left.Round(time.Second)).At(req.Pos).
+		return problem.New(problem.Deadline, "%s may take %s, but the run ends in %s", c.name, value.FormatDuration(c.timeout), left.Round(time.Second)).At(c.pos).
 			WithHint("give the run more time with project(deadline=), or the action a shorter timeout")
 	}
-	return c, nil
+	return nil
+}
+
+// outcomeOf says how an evaluation ended because of an error before anything was decided.
+func outcomeOf(err error) trace.Outcome {
+	if p, ok := errors.AsType[*problem.Problem](err); ok && (p.Code == problem.Refused || p.Code == problem.Deadline) {
+		return trace.Refused
+	}
+	return trace.Failed
 }
 
 // reserve asks all guards and records the step, in one transaction. It returns nil if a guard refused. In a dry run
@@ -172,7 +183,8 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 			return decide(tx, now)
 		})
 	}
-	keys := append(ledger.DecisionKeys(v.rb.Name, c.name, v.target.Key), ledger.PutKeys()...)
+	keys := append(ledger.DecisionKeys(v.rb.Name, c.name, v.target.Key), ledger.KeyRun(v.e.run.ID))
+	keys = append(keys, ledger.PutKeys()...)
 	if !first {
 		keys = append(keys, ledger.KeyAttempt(v.attempt.ID))
 	}
@@ -182,6 +194,9 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 			return err
 		}
 		if err := decide(tx, now); err != nil || rec.Refused {
+			return err
+		}
+		if err := v.fits(c); err != nil { // again: the store may have been waited for
 			return err
 		}
 		if attempt, err = v.openAttempt(tx, c, now); err != nil {
@@ -204,6 +219,9 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 	})
 	if err != nil || step == nil {
 		rec.ID, rec.State = "", ""
+		if first {
+			v.record.Attempt = ""
+		}
 		return nil, err
 	}
 	v.attempt = attempt
@@ -270,159 +288,12 @@ func (v *evaluation) newStep(a *action.Attempt, c *call, now action.Clock) (*act
 	s := &action.Step{
 		V: 1, ID: action.ShortID(key), Identity: id, Key: key, Nonce: v.e.newNonce(), Run: v.e.run.ID,
 		Action: c.name, Args: c.shown, Reason: c.reason, Connection: c.conn.Name,
-		Cooldown: max(c.cooldown, v.rb.Policy.Cooldown), Timeout: c.timeout, Settle: c.fn.Settle, Pos: c.pos,
+		Cooldown: max(c.cooldown, v.rb.Policy.WithDefaults().Cooldown), Timeout: c.timeout, Settle: c.fn.Settle, Pos: c.pos,
 		Source: v.rb.Digest, Policy: v.e.Settings.Digest, Owner: v.e.Self,
 		Deadline: now.Wall.Add(c.timeout),
 	}
 	return s, s.Apply(action.Event{To: action.Reserved, By: action.ByEngine, Why: c.reason}, now)
 }
-
-// carryOut runs the protocol of a step that is reserved: start the plugin, record BEGUN, pass the gate, wait for the end.
-func (v *evaluation) carryOut(ctx context.Context, c *call, step *action.Step, rec *trace.Action) (value.Value, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	deadline, _ := ctx.Deadline()
-	x, err := v.e.Host.Execute(ctx, c.conn, pluginhost.Execute{Function: c.fn.Name, Args: c.args, Target: v.target, Key: step.Key, Deadline: deadline})
-	var receipt []byte
-	var child action.Child
-	if err == nil {
-		receipt, child, err = x.Started()
-	}
-	if err != nil {
-		v.say(rec, "the plugin ended before it began: "+err.Error())
-		if e := v.move(step, rec, action.Event{To: action.NotStarted, By: action.ByEngine, Why: err.Error()}); e != nil {
-			return nil, v.end(trace.Interrupted, e)
-		}
-		return v.refuse(c, rec, trace.Failed, v.e.asProblem(problem.PluginFailed, err, "%s did not start", c.name).At(c.pos))
-	}
-	v.say(rec, fmt.Sprintf("plugin %s says it is ready to act (receipt of %d bytes)", c.plugin, len(receipt)))
-	if err := v.move(step, rec, action.Event{To: action.Begun, By: action.ByEngine, Receipt: receipt, Child: child, Why: "the plugin is ready; its effect may happen from here on"}); err != nil {
-		// Nothing was told to proceed; whether the record says BEGUN or not, recovery will find out from the store.
-		_ = x.Decline(context.WithoutCancel(ctx), "the record could not be written")
-		x.Kill()
-		return nil, v.end(trace.Interrupted, err)
-	}
-	v.e.hook("begun")
-	if err := v.pass(ctx, c, step, rec, x); err != nil {
-		return nil, err
-	}
-	v.e.hook("acting")
-	// It acts: an interrupt lets it end, and what it did is recorded. Its own timeout still holds.
-	wait, done := context.WithDeadline(context.WithoutCancel(ctx), deadline)
-	defer done()
-	end, err := x.Wait(wait)
-	v.e.hook("finished")
-	if err != nil {
-		x.Kill()
-		return nil, v.doubt(c, step, rec, err)
-	}
-	v.say(rec, strings.TrimSuffix(fmt.Sprintf("plugin %s says %s: %s", c.plugin, end.State, clip(end.Message, 200)), ": "))
-	if err := v.move(step, rec, action.Event{To: end.State, By: action.ByPlugin, Outcome: &action.Outcome{Value: end.Value, Message: end.Message}, Why: end.Message}); err != nil {
-		return nil, v.end(trace.Interrupted, err)
-	}
-	rec.Message = end.Message
-	if end.State == action.Failed {
-		v.failed = true
-		p := problem.New(problem.ActionFailed, "%s failed on %s: %s", c.name, v.target.Name, firstLine(end.Message)).At(c.pos)
-		return v.notOK(c, rec, end.State, trace.Failed, p)
-	}
-	v.acted = true
-	return result(end.State, end.Value, "", nil), nil
-}
-
-// pass takes the step through the gate: the halt sources are read again and the plugin is told to proceed while halt waits.
-func (v *evaluation) pass(ctx context.Context, c *call, step *action.Step, rec *trace.Action, x pluginhost.Execution) error {
-	told := false
-	err := v.e.State.Pass(ctx, v.e.Env, func() error {
-		told = true
-		return x.Proceed(ctx)
-	})
-	switch {
-	case err == nil:
-		v.say(rec, "not halted; told to proceed; the plugin acts")
-		return nil
-	case told:
-		x.Kill()
-		return v.doubt(c, step, rec, err)
-	}
-	v.say(rec, "stopped at the gate: "+err.Error())
-	if e := x.Decline(context.WithoutCancel(ctx), err.Error()); e != nil {
-		x.Kill()
-		return v.doubt(c, step, rec, e)
-	}
-	if e := v.move(step, rec, action.Event{To: action.NotStarted, By: action.ByPlugin, Why: "stopped at the gate: " + err.Error()}); e != nil {
-		return v.end(trace.Interrupted, e)
-	}
-	return v.end(trace.Refused, err)
-}
-
-// doubt records that nobody knows whether the effect happened, and tells the owner.
-func (v *evaluation) doubt(c *call, step *action.Step, rec *trace.Action, cause error) error {
-	v.say(rec, "outcome unknown: "+cause.Error())
-	if err := v.move(step, rec, action.Event{To: action.InDoubt, By: action.ByEngine, Why: cause.Error()}); err != nil {
-		return v.end(trace.Interrupted, err)
-	}
-	// Whatever the cause is called: a plugin that was killed has failed, but nobody knows whether the action has.
-	p := problem.Wrap(problem.InDoubt, cause, "%s on %s began and its outcome is unknown", c.name, v.target.Name).At(c.pos).
-		WithHint("look at %s, then type: runbook resolve %s --nonce %s --as done|not-done|abandoned --reason \"...\"", v.target.Name, step.ID, step.Nonce)
-	rec.Problem = p
-	return v.end(trace.DoubtRemains, p)
-}
-
-// move takes a step along one arrow, durably. It outlives the run's own cancellation: an interrupted run must still record
-// what it knows.
-func (v *evaluation) move(step *action.Step, rec *trace.Action, ev action.Event) error {
-	ctx, cancel := context.WithTimeout(context.Background(), recordWithin)
-	defer cancel()
-	var next *action.Step
-	var attempt *action.Attempt
-	keys := append([]string{ledger.KeyClock, ledger.KeyStep(step.Key), ledger.KeyAttempt(v.attempt.ID)}, ledger.PutKeys()...)
-	keys = append(keys, ledger.RefundKeys(v.attempt, step)...)
-	err := v.e.Store.Update(ctx, keys, func(tx store.Tx) error {
-		now, err := ledger.Tick(tx, v.e.Sample)
-		if err != nil {
-			return err
-		}
-		if next, err = ledger.LoadStep(tx, step.Key); err != nil {
-			return err
-		}
-		if attempt, err = ledger.LoadAttempt(tx, v.attempt.ID); err != nil {
-			return err
-		}
-		if next.Nonce != step.Nonce {
-			return problem.New(problem.Internal, "step %s is no longer ours", step.ID)
-		}
-		if err := next.Apply(ev, now); err != nil {
-			return err
-		}
-		if next.State != ev.To {
-			return ledger.PutLate(tx, next)
-		}
-		if next.State.Settled() {
-			attempt.EndedAt = next.EndedAt
-		}
-		if ev.To == action.Begun {
-			if m, ok := tx.(store.Marker); ok {
-				m.Mark()
-			}
-		}
-		return ledger.SettleStep(tx, attempt, next)
-	})
-	if err != nil {
-		return fmt.Errorf("record that %s is %s: %w", step.ID, ev.To, err)
-	}
-	*step, *v.attempt = *next, *attempt
-	rec.State = step.State
-	if step.State != ev.To {
-		v.say(rec, fmt.Sprintf("%s came too late: the record had moved on to %s; kept as late", ev.To, step.State))
-		return problem.New(problem.InDoubt, "%s ended as %s after its record had become %s", step.ID, ev.To, step.State).
-			WithHint("type: runbook actions --in-doubt")
-	}
-	return nil
-}
-
-// recordWithin is how long a run keeps trying to record what happened, also after it was cancelled.
-const recordWithin = 15 * time.Second
 
 // refuse ends an action that did not start.
 func (v *evaluation) refuse(c *call, rec *trace.Action, as trace.Outcome, err error) (value.Value, error) {

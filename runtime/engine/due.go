@@ -122,6 +122,9 @@ func (e *engine) claim(ctx context.Context, loaded []dueRunbook) ([]dueRunbook, 
 		}
 		if !ok {
 			d.trace.Due, d.trace.Why = false, "another run is evaluating it right now"
+			if e.Target != "" {
+				d.trace.Problem = problem.New(problem.Refused, "another run is evaluating %s right now", d.runbook.Name).WithHint("type it again when that has ended: runbook status")
+			}
 			continue
 		}
 		d.release = unlock

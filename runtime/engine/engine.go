@@ -24,7 +24,6 @@ import (
 
 	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
-	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
@@ -81,7 +80,8 @@ type engine struct {
 	run      *trace.Run
 	source   source
 	deadline time.Time
-	mu       sync.Mutex // over conns
+	doubtful []ledger.Doubt // what is in doubt when the run ends
+	mu       sync.Mutex     // over conns
 	conns    map[string]pluginhost.Connection
 }
 
@@ -109,11 +109,10 @@ func Run(ctx context.Context, d Deps, o Options) (*trace.Run, error) {
 
 func (e *engine) pass(ctx context.Context) error {
 	conn, err := e.connection(e.Settings.Metrics)
-	if err != nil {
-		return err
+	e.source = source{host: e.Host, conn: conn, wall: e.wall, broken: err}
+	if err == nil {
+		e.prestart(conn) // it is ready by the time that it is asked
 	}
-	e.source = source{host: e.Host, conn: conn, wall: e.wall}
-	e.prestart(conn) // it is ready by the time that it is asked
 	l := e.startLoading(ctx)
 	defer l.end()
 	e.run.Halt = e.State.Check(e.Env)
@@ -123,6 +122,9 @@ func (e *engine) pass(ctx context.Context) error {
 		}
 	}
 	if err := e.verify(ctx); err != nil {
+		return err
+	}
+	if err != nil {
 		return err
 	}
 	due, err := e.due(ctx, l)
@@ -135,10 +137,7 @@ func (e *engine) pass(ctx context.Context) error {
 		g.Go(func() error {
 			defer d.release()
 			if err := e.runbook(ctx, d.runbook, d.trace, l); err != nil {
-				d.trace.Problem = e.asProblem(problem.Internal, err, "%s", d.runbook.Path)
-				if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-					d.trace.Problem = e.interrupted(ctx.Err())
-				}
+				d.trace.Problem = e.ending(ctx.Err(), err, d.runbook.Path)
 			}
 			return nil
 		})
@@ -210,6 +209,10 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 		if s.trace.Condition != trace.Sick || !e.wanted(s.target) {
 			continue
 		}
+		if acted != "" {
+			s.trace.Evaluation = &trace.Evaluation{Outcome: trace.Skipped, Reason: "this run has acted on " + acted + "; what it knows of this target is older than that, so the next run looks again"}
+			continue
+		}
 		if w == nil || w.Dead() {
 			if w != nil {
 				w.Close()
@@ -219,10 +222,6 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 					return err
 				}
 			}
-		}
-		if acted != "" {
-			s.trace.Evaluation = &trace.Evaluation{Outcome: trace.Skipped, Reason: "this run has acted on " + acted + "; what it knows of this target is older than that, so the next run looks again"}
-			continue
 		}
 		if err := e.evaluate(ctx, w, rb, tr, s, fleet); err != nil {
 			return err
@@ -264,114 +263,6 @@ func (e *engine) wanted(t action.Target) bool {
 	return e.Target == "" || e.Target == t.Name || e.Target == t.Key
 }
 
-// observe moves the open episodes of a runbook on by what was seen: healthy time counts only where it was observed, and an
-// episode ends after an hour of it.
-func (e *engine) observe(ctx context.Context, rb *project.Runbook, all []seen) error {
-	var eps map[string]ledger.Episode
-	err := e.Store.View(ctx, []string{ledger.KeyEpisodes(rb.Name)}, func(tx store.ReadTx) (err error) {
-		eps, err = ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes(rb.Name))
-		return err
-	})
-	if err != nil || len(eps) == 0 {
-		return err
-	}
-	return e.Store.Update(ctx, []string{ledger.KeyClock, ledger.KeyOpen, ledger.KeyEpisodes(rb.Name)}, func(tx store.Tx) error {
-		now, err := ledger.Tick(tx, e.Sample)
-		if err != nil {
-			return err
-		}
-		eps, err := ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes(rb.Name))
-		if err != nil {
-			return err
-		}
-		open, err := ledger.Read[[]ledger.Open](tx, ledger.KeyOpen)
-		if err != nil {
-			return err
-		}
-		held := map[string]bool{}
-		for _, o := range open {
-			held[o.Target] = true
-		}
-		for _, s := range all {
-			ep, ok := eps[s.target.Key]
-			if !ok {
-				continue
-			}
-			switch s.trace.Condition {
-			case trace.Sick, trace.Pending:
-				ep.Healthy, ep.SickAt = 0, now
-			case trace.Healthy:
-				// What was observed reaches back as far as the window of the symptom, never to the last tick.
-				ep.Healthy += min(now.Trusted-ep.SeenAt.Trusted, max(rb.Targets.Held, e.Settings.MaxAge))
-			}
-			ep.SeenAt = now
-			if ep.Healthy >= ledger.Stable && !held[s.target.Key] {
-				delete(eps, s.target.Key)
-				continue
-			}
-			eps[s.target.Key] = ep
-		}
-		return ledger.Write(tx, ledger.KeyEpisodes(rb.Name), eps)
-	})
-}
-
-// finish records the trace, delivers what people must be told, and leaves the heartbeat. It is not cancelled with the run.
-func (e *engine) finish(ctx context.Context, failed error) error {
-	if failed != nil {
-		e.problem(e.asProblem(problem.Internal, failed, "the run could not be completed"))
-	}
-	interrupted := ctx.Err() != nil
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordWithin)
-	defer cancel()
-	var errs []error
-	if err := e.doubts(ctx); err != nil {
-		errs = append(errs, err)
-	}
-	if !e.dry && len(errs) == 0 {
-		if err := e.notices(ctx); err != nil {
-			e.problem(e.asProblem(problem.NoticeFailed, err, "deliver notices"))
-		}
-	}
-	e.run.Ended = e.wall()
-	e.run.Exit = exitOf(e.run)
-	if interrupted && e.run.Exit == problem.ExitOK {
-		e.run.Exit = problem.ExitInterrupted
-	}
-	if e.dry || len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	if failed == nil && e.Heartbeat != nil {
-		if err := e.Heartbeat(ctx, e.run); err != nil {
-			e.problem(e.asProblem(problem.NoticeFailed, err, "leave the heartbeat"))
-			e.run.Exit = exitOf(e.run)
-		}
-	}
-	return e.Store.Update(ctx, []string{ledger.KeyClock}, func(tx store.Tx) error {
-		if _, err := ledger.Tick(tx, e.Sample); err != nil {
-			return err
-		}
-		b, err := trace.Encode(e.run)
-		if err != nil {
-			return err
-		}
-		tx.Put(ledger.KeyRun(e.run.ID), b)
-		return nil
-	})
-}
-
-// saveTrace writes what is known of this evaluation's runbook with the reservation, so that a run that is killed has said
-// what it was about to do and why.
-func (v *evaluation) saveTrace(tx store.Tx) error {
-	part := *v.e.run
-	part.Runbooks = []*trace.Runbook{v.trb}
-	b, err := trace.Encode(&part)
-	if err != nil {
-		return err
-	}
-	tx.Put(ledger.KeyRun(part.ID), b)
-	return nil
-}
-
 // connection resolves the secrets of a connection, once.
 func (e *engine) connection(c project.Connection) (pluginhost.Connection, error) {
 	e.mu.Lock()
@@ -404,62 +295,4 @@ func (e *engine) newNonce() string {
 	return n
 }
 
-// interrupted says why a context ended.
-func (e *engine) interrupted(err error) *problem.Problem {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return problem.New(problem.Deadline, "the run's deadline of %s has passed", value.FormatDuration(e.Settings.Deadline)).
-			WithHint("give the run more time with project(deadline=)")
-	}
-	return problem.New(problem.Interrupted, "the run was interrupted by a signal")
-}
-
 func suffix() string { return fmt.Sprintf("%.6s", rand.Text()) }
-
-// exitOf is the exit code of a run: the worst of what happened. What needs repair outranks what was refused.
-func exitOf(r *trace.Run) problem.Exit {
-	rank := map[problem.Exit]int{
-		problem.ExitOK: 0, problem.ExitFindings: 1, problem.ExitRefused: 2, problem.ExitFailed: 3, problem.ExitUsage: 4,
-		problem.ExitInternal: 5, problem.ExitInterrupted: 6,
-	}
-	worst := problem.ExitOK
-	note := func(x problem.Exit) {
-		if rank[x] > rank[worst] {
-			worst = x
-		}
-	}
-	for _, p := range r.Problems {
-		note(problem.ExitOf(p.Code))
-	}
-	if len(r.InDoubt) > 0 || len(r.Halt) > 0 {
-		note(problem.ExitRefused)
-	}
-	for _, v := range r.Verified {
-		if v.State == action.Ineffective {
-			note(problem.ExitFailed)
-		}
-		if v.State == action.Inconclusive {
-			note(problem.ExitRefused)
-		}
-	}
-	for _, rb := range r.Runbooks {
-		if rb.Problem != nil {
-			note(problem.ExitOf(rb.Problem.Code))
-		}
-		for _, t := range rb.Targets {
-			ev := t.Evaluation
-			if ev == nil {
-				continue
-			}
-			if ev.Problem != nil {
-				note(problem.ExitOf(ev.Problem.Code))
-			}
-			switch ev.Outcome {
-			case trace.Refused, trace.DoubtRemains, trace.Skipped:
-				note(problem.ExitRefused)
-			case trace.Failed:
-				note(problem.ExitFailed)
-			}
-		}
-	}
-	return worst
-}

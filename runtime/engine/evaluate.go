@@ -2,8 +2,9 @@ package engine
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/seed1de3961f/runbook/builtins/kit"
@@ -34,12 +35,17 @@ type evaluation struct {
 	acted   bool
 	failed  bool
 
+	doubtful string // the step that is in doubt
+
 	ended   trace.Outcome // why the engine ended the evaluation, if it did
 	endedBy *problem.Problem
 }
 
 // Call implements kit.Caller. The worker is hostile: the function is looked up and the arguments are checked again.
 func (v *evaluation) Call(ctx context.Context, req kit.Request) (value.Value, error) {
+	if v.ended != "" {
+		return nil, v.endedBy
+	}
 	fam, fn, err := kit.Find(v.e.Families, req.Family, req.Function)
 	if err != nil {
 		return nil, v.end(trace.Failed, err)
@@ -143,7 +149,7 @@ func (v *evaluation) open(ctx context.Context) (skip bool, err error) {
 			}
 		}
 		settling, _ := guard.Named("settling")
-		if verdict := settling.Check(guard.Input{Now: now, Policy: v.rb.Policy, State: st, Request: guard.Request{Target: v.target, OldestRead: v.oldest}}); !skip && !verdict.Passed {
+		if verdict := settling.Check(guard.Input{Now: now, Policy: v.rb.Policy.WithDefaults(), State: st, Request: guard.Request{Target: v.target, OldestRead: v.oldest}}); !skip && !verdict.Passed {
 			skip = true
 			v.record.Outcome, v.record.Reason = trace.Skipped, "settling: "+verdict.Measured
 		}
@@ -182,9 +188,9 @@ func (v *evaluation) conclude(ctx context.Context, res sandbox.Result, err error
 	case v.ended != "":
 		r.Outcome, r.Problem = v.ended, v.endedBy
 		if v.ended == trace.Failed && ctx.Err() != nil {
-			r.Outcome = trace.Interrupted
+			r.Outcome, r.Problem = trace.Interrupted, v.e.ending(ctx.Err(), v.endedBy, "")
 		}
-		r.Reason = v.endedBy.Message
+		r.Reason = r.Problem.Message
 	case err != nil && ctx.Err() != nil:
 		r.Outcome, r.Problem = trace.Interrupted, v.e.interrupted(ctx.Err())
 		r.Reason = r.Problem.Message
@@ -203,6 +209,9 @@ func (v *evaluation) conclude(ctx context.Context, res sandbox.Result, err error
 		r.Outcome = trace.Acted
 	default:
 		r.Outcome = trace.Nothing
+		if v.e.dry {
+			r.Reason = "dry run: nothing was done"
+		}
 	}
 }
 
@@ -256,7 +265,7 @@ func (v *evaluation) settleAttempt(tx store.Tx, a *action.Attempt, now action.Cl
 	switch v.record.Outcome {
 	case trace.Failed, trace.Refused:
 		to = action.Interrupted
-		if v.failed || v.record.Outcome == trace.Refused {
+		if v.failed || v.record.Outcome == trace.Refused && v.record.Problem.Code != problem.Halted {
 			to = action.AttemptFailed
 		}
 		why = v.record.Reason
@@ -279,35 +288,58 @@ func (v *evaluation) notice() *notify.Notice {
 		return n
 	case trace.Refused:
 		// What lifts by itself is recorded silently; what needs a person is told once, and so is an attempt that was stopped half way.
-		if v.attempt != nil {
-			n.Reason, n.Text = "refused half way", "the attempt was stopped half way: "+r.Reason
+		if began(r) {
+			n.Reason, n.Text = "refused half way", "the attempt was stopped half way: "+r.Reason+v.done()
 			return n
 		}
-		var p *problem.Problem
-		if errors.As(v.endedBy, &p) && p.Code == problem.Refused || p != nil && p.Code == problem.Halted {
-			for _, x := range lastVerdicts(r) {
-				if !x.Passed && x.Class == guard.Person {
-					n.Reason = "refused by " + x.Guard
-					return n
-				}
-			}
-			return nil
+		refused := guard.Refused(lastVerdicts(r))
+		if len(refused) == 0 {
+			n.Reason = "refused: " + string(r.Problem.Code)
+			return v.hinted(n)
 		}
-		n.Reason = "refused: " + string(v.endedBy.Code)
-		return n
+		for _, x := range refused {
+			if x.Class == guard.Person {
+				n.Reason = "refused by " + x.Guard
+				return v.hinted(n)
+			}
+		}
+		return nil
 	case trace.Failed, trace.Interrupted, trace.DoubtRemains:
-		if r.Problem != nil {
-			n.Reason = string(r.Outcome) + ": " + string(r.Problem.Code)
-			if r.Problem.Hint != "" {
-				n.Text += "\n" + r.Problem.Hint
-			}
-			if src := r.Problem.Code; src == problem.MetricsSource {
-				n.Kind, n.Source = notify.Source, v.e.Settings.Metrics.Name
-			}
+		if r.Problem.Code == problem.Interrupted && !began(r) {
+			return nil // whoever ended the run knows; the next one looks again
 		}
-		return n
+		n.Reason = string(r.Outcome) + ": " + string(r.Problem.Code)
+		if v.doubtful != "" {
+			n.Reason = doubtReason(v.doubtful)
+		}
+		if began(r) {
+			n.Text += v.done()
+		}
+		if r.Problem.Code == problem.MetricsSource && !began(r) {
+			n.Kind, n.Source = notify.Source, v.e.Settings.Metrics.Name
+		}
+		return v.hinted(n)
 	}
 	return nil
+}
+
+// hinted adds what to do to a notice.
+func (v *evaluation) hinted(n *notify.Notice) *notify.Notice {
+	if h := v.record.Problem.Hint; h != "" {
+		n.Text += "\n" + h
+	}
+	return n
+}
+
+// done says what the attempt did before it ended early: somebody has to judge what that leaves.
+func (v *evaluation) done() string {
+	var b strings.Builder
+	for _, x := range v.record.Events {
+		if a := x.Action; a != nil && a.State != "" {
+			fmt.Fprintf(&b, "\n%s %s: %s", a.ID, a.Action, a.State)
+		}
+	}
+	return "; what it did on " + v.target.Name + ":" + b.String()
 }
 
 // lastVerdicts are the guards' answers to the last action that was asked for.

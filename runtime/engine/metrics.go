@@ -20,6 +20,8 @@ type source struct {
 	host pluginhost.Host
 	conn pluginhost.Connection
 	wall func() time.Time
+	// broken is why the source cannot be asked at all.
+	broken error
 }
 
 // instant asks for the vector at a time.
@@ -51,6 +53,10 @@ func (s source) grid(ctx context.Context, expr string, start, end time.Time, ste
 }
 
 func (s source) ask(ctx context.Context, function string, args value.Dict, q *trace.Query) ([]kit.Series, error) {
+	if s.broken != nil {
+		q.Error = s.broken.Error()
+		return nil, s.broken
+	}
 	from := s.wall()
 	v, err := s.host.Query(ctx, s.conn, function, args)
 	q.Took += s.wall().Sub(from)
@@ -186,45 +192,74 @@ func (a asker) Instant(ctx context.Context, text string, where map[string]string
 	if err != nil || len(samples) == 0 {
 		return samples, err
 	}
+	oldest, err := a.measured(ctx, e, func(ages []kit.Sample) {
+		for i := range samples {
+			for _, s := range ages {
+				if e.IsSelector() && sameLabels(samples[i].Labels, s.Labels) {
+					samples[i].At = seconds(s.Value)
+				}
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range samples {
+		if !e.IsSelector() {
+			samples[i].At = oldest
+		}
+		if err := a.fresh(samples[i].At); err != nil {
+			return nil, err
+		}
+	}
+	return samples, nil
+}
+
+// goneWithin is how far back a sample is looked for that is too old to be seen, but not too old to be reckoned with by a function over a range.
+const goneWithin = time.Hour
+
+// measured is when what an expression reads now was measured: the oldest of its selectors' newest samples. each is shown the ages of one
+// selector. One without any sample, such as a counter of errors that have not happened, says nothing about that.
+func (a asker) measured(ctx context.Context, e *promexpr.Expr, each func(ages []kit.Sample)) (time.Time, error) {
 	answer := a.q.Answer
 	defer func() { a.q.Answer = answer }()
 	oldest := a.q.At
 	for _, t := range e.Timestamps() {
 		ages, err := a.v.e.source.instant(ctx, t.String(), a.q.At, a.q)
 		if err != nil {
-			return nil, err
+			return oldest, err
 		}
+		if len(ages) == 0 {
+			gone := fmt.Sprintf("max_over_time((%s)[%s:1m])", t, value.FormatDuration(goneWithin))
+			if ages, err = a.v.e.source.instant(ctx, gone, a.q.At, a.q); err != nil {
+				return oldest, err
+			}
+		}
+		each(ages)
 		newest := time.Time{}
 		for _, s := range ages {
 			if at := seconds(s.Value); at.After(newest) {
 				newest = at
-			}
-			if e.IsSelector() {
-				for i := range samples {
-					if sameLabels(samples[i].Labels, s.Labels) {
-						samples[i].At = seconds(s.Value)
-					}
-				}
 			}
 		}
 		if len(ages) > 0 && newest.Before(oldest) {
 			oldest = newest
 		}
 	}
-	for i := range samples {
-		if !e.IsSelector() {
-			samples[i].At = oldest
-		}
-		if age := a.q.At.Sub(samples[i].At); age > a.v.e.Settings.MaxAge {
-			return nil, problem.New(problem.NoData, "the newest sample of %s is %s old; older than %s says nothing about now", a.q.Expr, age.Round(time.Second), value.FormatDuration(a.v.e.Settings.MaxAge)).
-				WithHint("check that Prometheus scrapes the target; the limit is project(max_age=)")
-		}
-		a.v.sawSample(samples[i].At)
-	}
-	return samples, nil
+	return oldest, nil
 }
 
-// Range implements kit.Metrics.
+// fresh notes when something was measured, and refuses what is too old: it says nothing about now.
+func (a asker) fresh(measured time.Time) error {
+	if age := a.q.At.Sub(measured); age > a.v.e.Settings.MaxAge {
+		return problem.New(problem.NoData, "the newest sample of %s is %s old; older than %s says nothing about now", a.q.Expr, age.Round(time.Second), value.FormatDuration(a.v.e.Settings.MaxAge)).
+			WithHint("check that Prometheus scrapes the target; the limit is project(max_age=)")
+	}
+	a.v.sawSample(measured)
+	return nil
+}
+
+// Range implements kit.Metrics. What it reads must reach up to now, as that of Instant.
 func (a asker) Range(ctx context.Context, text string, where map[string]string, window, step time.Duration) ([]kit.Series, error) {
 	e, err := a.expr(text, where)
 	if err != nil {
@@ -238,12 +273,14 @@ func (a asker) Range(ctx context.Context, text string, where map[string]string, 
 			WithHint("use a longer step")
 	}
 	series, err := a.v.e.source.grid(ctx, e.String(), a.q.At.Add(-window), a.q.At, step, a.q)
-	for _, s := range series {
-		if n := len(s.Points); n > 0 {
-			a.v.sawSample(s.Points[n-1].At)
-		}
+	if err != nil || len(series) == 0 {
+		return series, err
 	}
-	return series, err
+	oldest, err := a.measured(ctx, e, func([]kit.Sample) {})
+	if err != nil {
+		return nil, err
+	}
+	return series, a.fresh(oldest)
 }
 
 // maxGrid is Prometheus' own limit of points in a range answer.

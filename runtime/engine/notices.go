@@ -2,43 +2,61 @@ package engine
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/notify"
 	"github.com/seed1de3961f/runbook/runtime/store"
 )
 
-// notices puts what people must be told of this run's own problems into the outbox and delivers what waits there, also from
-// earlier runs. Problems of one evaluation were put there with its records.
+// notices puts what people must be told of this run's own problems, and of every action in doubt, into the outbox. Problems of one
+// evaluation were put there with its records.
 func (e *engine) notices(ctx context.Context) error {
 	for _, rb := range e.run.Runbooks {
-		if rb.Problem == nil {
-			continue
-		}
-		n := notify.Notice{
-			Runbook: rb.Name, Owner: rb.Owner, Run: e.run.ID, At: e.wall(), Kind: notify.Escalation,
-			Reason: string(rb.Problem.Code), Text: told(rb.Problem),
-		}
-		if rb.Problem.Code == problem.MetricsSource {
-			n.Kind, n.Source = notify.Source, e.Settings.Metrics.Name
-		}
-		if err := e.tell(ctx, n); err != nil {
-			return err
+		if rb.Problem != nil && e.calls(rb.Problem) {
+			if err := e.tell(ctx, e.notice(rb.Name, rb.Owner, rb.Problem)); err != nil {
+				return err
+			}
 		}
 	}
 	for _, p := range e.run.Problems {
-		if p.Code == problem.NotFound {
-			continue // who typed it is told, nobody is called
+		if e.calls(p) {
+			if err := e.tell(ctx, e.notice("", "", p)); err != nil {
+				return err
+			}
 		}
-		n := notify.Notice{Run: e.run.ID, At: e.wall(), Kind: notify.Escalation, Reason: string(p.Code), Text: told(p)}
-		if p.Code == problem.MetricsSource {
-			n.Kind, n.Source = notify.Source, e.Settings.Metrics.Name
+	}
+	for _, d := range e.doubtful {
+		// Each run again, so that there are reminders until somebody resolves it.
+		n := notify.Notice{
+			Runbook: d.Runbook, Target: d.Target, Episode: d.Episode, Owner: d.Notify, Run: e.run.ID, At: e.wall(), Kind: notify.Escalation, Reason: doubtReason(d.ID),
+			Text: fmt.Sprintf("%s on %s began at %s and its outcome is unknown\nlook at %s, then type: runbook resolve %s --nonce %s --as done|not-done|abandoned --reason \"...\"",
+				d.Action, d.Target, d.Since.Wall.UTC().Format("2006-01-02 15:04:05Z"), d.Target, d.ID, d.Nonce),
 		}
 		if err := e.tell(ctx, n); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// deliver sends what waits in the outbox, also from earlier runs.
+func (e *engine) deliver(ctx context.Context) error {
 	return notify.Deliver(ctx, e.Store, e.Sinks, e.wall())
+}
+
+// calls says whether anybody is called because of a problem of the run. Not if whoever caused it sees it: they mistyped a name, asked for
+// what is being done already, or ended the run.
+func (e *engine) calls(p *problem.Problem) bool {
+	return p.Code != problem.NotFound && p.Code != problem.Interrupted && (e.Target == "" || p.Code != problem.Refused)
+}
+
+func (e *engine) notice(runbook, owner string, p *problem.Problem) notify.Notice {
+	n := notify.Notice{Runbook: runbook, Owner: owner, Run: e.run.ID, At: e.wall(), Kind: notify.Escalation, Reason: string(p.Code), Text: told(p)}
+	if p.Code == problem.MetricsSource {
+		n.Kind, n.Source = notify.Source, e.Settings.Metrics.Name
+	}
+	return n
 }
 
 func (e *engine) tell(ctx context.Context, n notify.Notice) error {

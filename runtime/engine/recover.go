@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/notify"
@@ -24,8 +25,12 @@ func (e *engine) recover(ctx context.Context) error {
 	}
 	for _, o := range open {
 		if (o.State == action.Open || o.State == action.Interrupted || o.State == action.AttemptFailed) && e.gone(o.Owner, o.Since) {
-			if err := e.recoverAttempt(ctx, o.ID); err != nil {
+			left, err := e.recoverAttempt(ctx, o.ID)
+			if err != nil {
 				return fmt.Errorf("recover attempt %s: %w", o.ID, err)
+			}
+			if left != nil {
+				e.problem(left)
 			}
 		}
 	}
@@ -59,19 +64,23 @@ func (e *engine) openAttempts(ctx context.Context) ([]ledger.Open, error) {
 	return open, err
 }
 
-// recoverAttempt ends the child processes that a dead owner left, then settles its steps and the attempt.
-func (e *engine) recoverAttempt(ctx context.Context, id string) error {
+// recoverAttempt ends the child processes that a dead owner left, then settles its steps and the attempt. left is why an attempt stays as
+// it is: what it left running does not end. Its target is kept until it does, and other targets are not.
+func (e *engine) recoverAttempt(ctx context.Context, id string) (left *problem.Problem, err error) {
 	a, steps, err := ledger.Attempt(ctx, e.Store, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if a.State != action.Open && !slices.ContainsFunc(steps, func(s action.Step) bool { return s.State == action.Reserved || s.State == action.Begun }) {
-		return nil // it waits for a person
+		return nil, nil // it waits for a person
 	}
 	for _, s := range steps {
-		if s.State == action.Begun && s.Child.PID != 0 && s.Owner.Boot == e.Self.Boot {
+		// Of an owner that cannot be seen from here the pids mean nothing here.
+		if s.State == action.Begun && s.Child.PID != 0 && s.Owner.Boot == e.Self.Boot && e.Look(s.Owner) == process.Dead {
 			if err := e.KillGroup(s.Child); err != nil {
-				return fmt.Errorf("end what %s left running: %w", s.ID, err)
+				p := e.asProblem(problem.Internal, err, "end it")
+				p.Message = fmt.Sprintf("what %s (%s on %s) left running: %s", s.ID, s.Action, a.Target.Name, p.Message)
+				return p, nil
 			}
 		}
 	}
@@ -83,6 +92,11 @@ func (e *engine) recoverAttempt(ctx context.Context, id string) error {
 	n := notify.Notice{
 		Runbook: a.Runbook, Target: a.Target.Key, Episode: a.Episode, Owner: a.Notify, Run: e.run.ID, At: e.wall(),
 		Kind: notify.Escalation, Reason: "interrupted",
+	}
+	for _, s := range steps {
+		if s.State == action.Begun {
+			n.Reason = doubtReason(s.ID)
+		}
 	}
 	keys = append(keys, notify.Keys(n)...)
 	err = e.Store.Update(ctx, keys, func(tx store.Tx) error {
@@ -139,14 +153,17 @@ func (e *engine) recoverAttempt(ctx context.Context, id string) error {
 	if err == nil {
 		e.run.Recovered = append(e.run.Recovered, done...)
 	}
-	return err
+	return nil, err
 }
+
+// doubtReason is what makes the notice about an action in doubt one of its own: each is told, however many there are of an episode.
+func doubtReason(id string) string { return "in doubt: " + id }
 
 // doubts fills in what is in doubt when the run ends, whoever began it.
 func (e *engine) doubts(ctx context.Context) error {
 	return e.Store.View(ctx, []string{ledger.KeyDoubt}, func(tx store.ReadTx) error {
 		docs, err := ledger.Read[[]ledger.Doubt](tx, ledger.KeyDoubt)
-		e.run.InDoubt = nil
+		e.doubtful, e.run.InDoubt = docs, nil
 		for _, d := range docs {
 			e.run.InDoubt = append(e.run.InDoubt, trace.Doubt{Step: d.ID, Action: d.Action, Target: d.Target, Runbook: d.Runbook, Since: d.Since.Wall, Nonce: d.Nonce})
 		}

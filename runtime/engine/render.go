@@ -75,7 +75,7 @@ func sameLabels(a, b map[string]string) bool {
 	return true
 }
 
-// agrees says whether labels carry every pair of match, or none of its names at all.
+// agrees says whether nothing in labels is against match: a name that they do not carry is not.
 func agrees(labels, match map[string]string) bool {
 	for k, v := range match {
 		if l, ok := labels[k]; ok && l != v {
@@ -85,16 +85,23 @@ func agrees(labels, match map[string]string) bool {
 	return true
 }
 
-// pick is the series of the target among those of a whole fleet. Two that fit are worse than none: nil.
+// pick is the series of the target among those of a whole fleet, put together if one follows the other. Two that fit at the same time are worse
+// than none: nil.
 func pick(series []kit.Series, match map[string]string) *kit.Series {
 	var found *kit.Series
-	for i, s := range series {
-		if agrees(s.Labels, match) {
-			if found != nil {
-				return nil
-			}
-			found = &series[i]
+	for _, s := range series {
+		if !agrees(s.Labels, match) {
+			continue
 		}
+		if found == nil {
+			found = &s
+			continue
+		}
+		both, ok := join(*found, s)
+		if !ok {
+			return nil
+		}
+		found = &both
 	}
 	return found
 }

@@ -83,12 +83,23 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 	if err != nil {
 		return nil, guard.FleetView{}, err
 	}
+	judged := make([]*trace.Target, len(all))
+	holds := false
+	for i, t := range all {
+		judged[i] = judge(rb, t, byKey[t.Key], newestFor(rb, t, stamps), intervals+1, at, e.Settings.MaxAge)
+		holds = holds || judged[i].Condition == trace.Sick
+	}
+	if holds && intervals > 0 {
+		// Only now, so that a healthy fleet costs no more questions.
+		if err := e.gaps(ctx, rb, tr, all, judged, intervals, step); err != nil {
+			return nil, guard.FleetView{}, err
+		}
+	}
 	out := make([]seen, 0, len(all))
 	view := guard.FleetView{ID: rb.Targets.ID, Single: rb.Targets.Single, MaxBad: rb.Targets.MaxBad}
 	tr.Fleet = &trace.Fleet{Members: len(all)}
-	for _, t := range all {
-		measured := newestFor(rb, t, stamps)
-		tt := judge(rb, t, byKey[t.Key], measured, intervals+1, at, e.Settings.MaxAge)
+	for i, t := range all {
+		tt := judged[i]
 		out = append(out, seen{t, tt})
 		view.Members = append(view.Members, t.Key)
 		switch tt.Condition {
@@ -109,6 +120,50 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 		}
 	}
 	return out, view, nil
+}
+
+// gaps takes back that a symptom was held where it was not measured: a query fills gaps with what it knew before, so each point of the window
+// needs a measurement that was not too old then.
+func (e *engine) gaps(ctx context.Context, rb *project.Runbook, tr *trace.Runbook, all []action.Target, judged []*trace.Target, intervals int, step time.Duration) error {
+	at := e.run.Started
+	start := at.Add(-time.Duration(intervals) * step)
+	byTime := make([][][]kit.Sample, intervals+1) // by point of the window and selector
+	for _, t := range rb.Targets.Sick.Left.Timestamps() {
+		q := &trace.Query{Function: "gaps", Expr: t.String(), At: at}
+		tr.Queries = append(tr.Queries, q)
+		series, err := e.source.grid(ctx, q.Expr, start, at, step, q)
+		if err != nil {
+			return fmt.Errorf("ask for the gaps: %w", err)
+		}
+		q.Answer = fmt.Sprintf("%d series", len(series))
+		for i := range byTime {
+			byTime[i] = append(byTime[i], nil)
+		}
+		for _, s := range series {
+			for _, p := range s.Points {
+				i := int((p.At.Sub(start) + step/2) / step)
+				if i < 0 || i > intervals {
+					continue
+				}
+				last := len(byTime[i]) - 1
+				byTime[i][last] = append(byTime[i][last], kit.Sample{Labels: s.Labels, Value: p.Value, At: p.At})
+			}
+		}
+	}
+	for k, t := range all {
+		if judged[k].Condition != trace.Sick {
+			continue
+		}
+		for i, stamps := range byTime {
+			then := start.Add(time.Duration(i) * step)
+			if measured := newestFor(rb, t, stamps); measured.IsZero() || then.Sub(measured) > e.Settings.MaxAge {
+				judged[k].Condition = trace.Pending
+				judged[k].Why += fmt.Sprintf(", but at %s nothing had been measured for more than %s: a gap is not evidence", then.UTC().Format(time.TimeOnly), value.FormatDuration(e.Settings.MaxAge))
+				break
+			}
+		}
+	}
+	return nil
 }
 
 // gridStep is the sampling, widened so that a window never has more than 500 points.
@@ -150,13 +205,36 @@ func seriesByTarget(rb *project.Runbook, grid []kit.Series) (map[string]kit.Seri
 			}
 			key = t.Key
 		}
-		if other, ok := out[key]; ok {
+		other, ok := out[key]
+		if !ok {
+			out[key] = s
+			continue
+		}
+		// A label that is not of by may have changed in the window, by a deploy: one series ends and the next begins.
+		both, ok := join(other, s)
+		if !ok {
 			return nil, problem.New(problem.Query, "sick = returns two series for target %s: %s and %s", key, labelText(other.Labels), labelText(s.Labels)).
 				At(rb.Pos).WithHint("aggregate to one value for each target: max by (%s) (...)", strings.Join(rb.Targets.By, ", "))
 		}
-		out[key] = s
+		out[key] = both
 	}
 	return out, nil
+}
+
+// join makes one series of two that follow each other; false if both have a value at one time.
+func join(a, b kit.Series) (kit.Series, bool) {
+	points := slices.Concat(a.Points, b.Points)
+	slices.SortFunc(points, func(a, b kit.Point) int { return a.At.Compare(b.At) })
+	for i := 1; i < len(points); i++ {
+		if points[i].At.Equal(points[i-1].At) {
+			return kit.Series{}, false
+		}
+	}
+	newer := a
+	if len(a.Points) == 0 || len(b.Points) > 0 && b.Points[len(b.Points)-1].At.After(a.Points[len(a.Points)-1].At) {
+		newer = b
+	}
+	return kit.Series{Labels: newer.Labels, Points: points}, true
 }
 
 // newestFor is when the target's symptom was measured: the newest sample of each selector, the oldest of those. A selector
@@ -219,7 +297,10 @@ func judge(rb *project.Runbook, t action.Target, s kit.Series, measured time.Tim
 	case last.At.Before(at.Add(-time.Millisecond)):
 		tt.Why = fmt.Sprintf("no data now; the last value was %s at %s", number(last.Value), last.At.UTC().Format(time.TimeOnly))
 		return tt
-	case measured.IsZero() || at.Sub(measured) > maxAge:
+	case measured.IsZero():
+		tt.Why = fmt.Sprintf("the value is %s, but it is not known when it was measured", number(last.Value))
+		return tt
+	case at.Sub(measured) > maxAge:
 		tt.Why = fmt.Sprintf("stale: measured %s ago, more than %s", at.Sub(measured).Round(time.Second), value.FormatDuration(maxAge))
 		return tt
 	case tt.Value == nil:
@@ -230,7 +311,7 @@ func judge(rb *project.Runbook, t action.Target, s kit.Series, measured time.Tim
 		return tt
 	}
 	held := 0
-	for i := len(s.Points) - 1; i >= 0 && sick.Holds(s.Points[i].Value); i-- {
+	for i := len(s.Points) - 1; i >= 0 && sick.Holds(s.Points[i].Value) && !math.IsInf(s.Points[i].Value, 0); i-- {
 		held++
 	}
 	if held < points {

@@ -25,6 +25,7 @@ func Put(tx store.Tx, a *action.Attempt, s *action.Step) error {
 		if s.State == action.InDoubt {
 			doubts = append(doubts, Doubt{
 				Key: s.Key, ID: s.ID, Action: s.Action, Target: s.Identity.Target, Runbook: s.Identity.Runbook, Nonce: s.Nonce, Since: s.BegunAt,
+				Episode: a.Episode, Notify: a.Notify,
 			})
 		}
 		if err := Write(tx, KeyDoubt, doubts); err != nil {

@@ -87,6 +87,8 @@ type Doubt struct {
 	Runbook string       `json:"runbook"`
 	Nonce   string       `json:"nonce"`
 	Since   action.Clock `json:"since"`
+	Episode string       `json:"episode"`
+	Notify  string       `json:"notify,omitempty"` // who is told
 }
 
 // Cool is the last start of an action on a target. Before keeps what it replaced, so that a step that never started

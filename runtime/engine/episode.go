@@ -1,0 +1,72 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/seed1de3961f/runbook/runtime/ledger"
+	"github.com/seed1de3961f/runbook/runtime/project"
+	"github.com/seed1de3961f/runbook/runtime/store"
+	"github.com/seed1de3961f/runbook/runtime/trace"
+)
+
+// goneFor is how long a target must have been away for its episode to end.
+const goneFor = 24 * time.Hour
+
+// observe moves the open episodes of a runbook on by what was seen: healthy time counts only where it was observed, and an
+// episode ends after an hour of it, or when the target has been gone for a day. None ends while an attempt holds the target.
+func (e *engine) observe(ctx context.Context, rb *project.Runbook, all []seen) error {
+	var eps map[string]ledger.Episode
+	err := e.Store.View(ctx, []string{ledger.KeyEpisodes(rb.Name)}, func(tx store.ReadTx) (err error) {
+		eps, err = ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes(rb.Name))
+		return err
+	})
+	if err != nil || len(eps) == 0 {
+		return err
+	}
+	return e.Store.Update(ctx, []string{ledger.KeyClock, ledger.KeyOpen, ledger.KeyEpisodes(rb.Name)}, func(tx store.Tx) error {
+		now, err := ledger.Tick(tx, e.Sample)
+		if err != nil {
+			return err
+		}
+		eps, err := ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes(rb.Name))
+		if err != nil {
+			return err
+		}
+		open, err := ledger.Read[[]ledger.Open](tx, ledger.KeyOpen)
+		if err != nil {
+			return err
+		}
+		held := map[string]bool{}
+		for _, o := range open {
+			held[o.Target] = true
+		}
+		there := map[string]bool{}
+		for _, s := range all {
+			there[s.target.Key] = true
+			ep, ok := eps[s.target.Key]
+			if !ok {
+				continue
+			}
+			switch s.trace.Condition {
+			case trace.Sick, trace.Pending:
+				ep.Healthy, ep.SickAt = 0, now
+			case trace.Healthy:
+				// What was observed reaches back as far as the window of the symptom, never to the last tick.
+				ep.Healthy += min(now.Trusted-ep.SeenAt.Trusted, max(rb.Targets.Held, e.Settings.MaxAge))
+			}
+			ep.SeenAt = now
+			if ep.Healthy >= ledger.Stable && !held[s.target.Key] {
+				delete(eps, s.target.Key)
+				continue
+			}
+			eps[s.target.Key] = ep
+		}
+		for key, ep := range eps {
+			if !there[key] && !held[key] && now.Trusted-ep.SeenAt.Trusted >= goneFor {
+				delete(eps, key)
+			}
+		}
+		return ledger.Write(tx, ledger.KeyEpisodes(rb.Name), eps)
+	})
+}
