@@ -93,9 +93,18 @@ func (r actionResult) text(u *ui) {
 	s := r.Action
 	u.Printf("%s  %s on %s: %s\n", bold(s.ID), s.Action, s.Identity.Target, spoken(string(s.State)))
 	for _, row := range [][2]string{
-		{"runbook", s.Identity.Runbook}, {"reason", s.Reason}, {"arguments", compact(s.Args)}, {"connection", s.Connection},
-		{"attempt", s.Identity.AttemptID()}, {"episode", s.Identity.Episode}, {"run", s.Run}, {"at", s.Pos.String()},
-		{"cooldown", howLong(s.Cooldown)}, {"timeout", howLong(s.Timeout)}, {"key", s.Key}, {"nonce", s.Nonce},
+		{"runbook", s.Identity.Runbook},
+		{"reason", s.Reason},
+		{"arguments", compact(s.Args)},
+		{"connection", s.Connection},
+		{"attempt", s.Identity.AttemptID()},
+		{"episode", s.Identity.Episode},
+		{"run", s.Run},
+		{"at", s.Pos.String()},
+		{"cooldown", howLong(s.Cooldown)},
+		{"timeout", howLong(s.Timeout)},
+		{"key", s.Key},
+		{"nonce", s.Nonce},
 	} {
 		if row[1] != "" {
 			u.Printf("  %-11s %s\n", row[0], row[1])

@@ -36,8 +36,10 @@ func TestBadMetrics(t *testing.T) {
 		"503":  {says(503, js, `{"status":"error","errorType":"unavailable","error":"not ready"}`), said{1, problem.MetricsSource, "", "not ready", ""}},
 		"HTML": {says(200, "text/html", "<html>please log in</html>"), said{1, problem.MetricsSource, "", "please log in", "/api/v1/query?query=1"}},
 		"half": {says(200, js, `{"status":"success","da`), said{1, problem.MetricsSource, "", "", ""}},
-		"partial": {says(200, js, `{"status":"success","data":{"resultType":"vector","result":[]},"warnings":["store-7 is down"]}`),
-			said{1, problem.MetricsSource, "", "partial: store-7 is down", ""}},
+		"partial": {
+			says(200, js, `{"status":"success","data":{"resultType":"vector","result":[]},"warnings":["store-7 is down"]}`),
+			said{1, problem.MetricsSource, "", "partial: store-7 is down", ""},
+		},
 		"text": {says(200, js, `{"status":"success","data":{"resultType":"string","result":[1,"x"]}}`), said{1, problem.MetricsSource, "", "not a Prometheus answer", ""}},
 		"broken off": {func(w http.ResponseWriter) {
 			conn, _, err := http.NewResponseController(w).Hijack()

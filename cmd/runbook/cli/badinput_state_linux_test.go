@@ -76,21 +76,24 @@ func (s *site) stopped(t *testing.T, r answer, want said) {
 func TestDiskThatTakesNothing(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		mount, break_, mend string
-		want                said
-		halt                problem.Exit
+		mount, spoil, mend string
+		want               said
+		halt               problem.Exit
 	}{
 		"full": {
 			`mount -t tmpfs -o size=16m none "$MNT"`, `dd if=/dev/zero of="$MNT/fill" bs=4k 2>/dev/null || true`, `rm "$MNT/fill"`,
-			said{5, problem.StateUnusable, "", "the disk is full", "df -h"}, 0,
+			said{5, problem.StateUnusable, "", "the disk is full", "df -h"},
+			0,
 		},
 		"no inodes": {
 			`mount -t tmpfs -o size=64m,nr_inodes=200 none "$MNT"`, `i=0; while touch "$MNT/fill$i" 2>/dev/null; do i=$((i+1)); done`, `rm "$MNT"/fill*`,
-			said{5, problem.StateUnusable, "", "no room for more files", "df -i"}, 0,
+			said{5, problem.StateUnusable, "", "no room for more files", "df -i"},
+			0,
 		},
 		"read-only": {
 			`mount -t tmpfs -o size=16m none "$MNT"`, `mount -o remount,ro "$MNT"`, `mount -o remount,rw "$MNT"`,
-			said{5, problem.StateUnusable, "", "read-only", "findmnt"}, 1, // the copy in memory halts, but a restart would lift it
+			said{5, problem.StateUnusable, "", "read-only", "findmnt"},
+			1, // the copy in memory halts, but a restart would lift it
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -98,7 +101,7 @@ func TestDiskThatTakesNothing(t *testing.T) {
 			s := newSite(t)
 			s.mounted(t, c.mount+`
 cp -a "$STATE/." "$MNT/"
-`+c.break_+`
+`+c.spoil+`
 run run
 run status
 run halt --reason "the disk is full"
@@ -114,7 +117,7 @@ run halt --reason "the disk is full"
 			s = newSite(t)
 			s.mounted(t, c.mount+`
 cp -a "$STATE/." "$MNT/"
-`+c.break_+`
+`+c.spoil+`
 run run
 `+c.mend+`
 run run
