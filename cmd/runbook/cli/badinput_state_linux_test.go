@@ -18,7 +18,11 @@ import (
 // state directory is in $STATE, and $MNT is an empty directory.
 func (s *site) mounted(t *testing.T, script string) {
 	t.Helper()
-	mnt := t.TempDir()
+	mnt, err := os.MkdirTemp("", "rb") // short enough for the sockets of plugins
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(mnt) })
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-euc", `run() { set +e; runbook "$@" --json --state "$MNT" >"$OUT/$1.out" 2>"$OUT/$1.err"; echo $? >"$OUT/$1.exit"; set -e; }
 `+script)
 	cmd.Dir = s.dir
@@ -91,7 +95,7 @@ func TestDiskThatTakesNothing(t *testing.T) {
 			0,
 		},
 		"read-only": {
-			`mount -t tmpfs -o size=16m none "$MNT"`, `mount -o remount,ro "$MNT"`, `mount -o remount,rw "$MNT"`,
+			`mount -t tmpfs -o size=16m none "$MNT"`, `mount -o remount,bind,ro "$MNT"`, `mount -o remount,bind,rw "$MNT"`,
 			said{5, problem.StateUnusable, "", "read-only", "findmnt"},
 			1, // the copy in memory halts, but a restart would lift it
 		},
