@@ -202,6 +202,9 @@ func (e *fakeExecution) Proceed(ctx context.Context) error {
 		return err
 	}
 	e.told = true
+	if failed := e.h.p.st.failed; failed != "" {
+		e.h.p.w.t.Errorf("told to proceed after %s", failed)
+	}
 	if e.b.before != nil {
 		e.b.before()
 	}
@@ -270,13 +273,28 @@ type faultyStore struct {
 	mu    sync.Mutex
 	n     int
 	at    map[int]fault
+	// failed is the first Update that did not return nil.
+	failed string
 }
 
 func (s *faultyStore) Update(ctx context.Context, keys []string, fn func(store.Tx) error) error {
 	s.mu.Lock()
 	s.n++
-	f := s.at[s.n]
+	n := s.n
+	f := s.at[n]
 	s.mu.Unlock()
+	err := s.update(ctx, keys, fn, f)
+	if err != nil {
+		s.mu.Lock()
+		if s.failed == "" {
+			s.failed = fmt.Sprintf("transaction %d: %v", n, err)
+		}
+		s.mu.Unlock()
+	}
+	return err
+}
+
+func (s *faultyStore) update(ctx context.Context, keys []string, fn func(store.Tx) error, f fault) error {
 	if s.p.isDead() {
 		return errKilled
 	}

@@ -1,0 +1,233 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/control"
+	"github.com/seed1de3961f/runbook/runtime/ledger"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost"
+	"github.com/seed1de3961f/runbook/runtime/sandbox"
+	"github.com/seed1de3961f/runbook/runtime/trace"
+)
+
+var faults = []fault{refused, lostAnswer, lostRequest, killBefore, killAfter}
+
+// afterwards checks what a run must find and leave, whatever happened to the one before it.
+func (w *world) afterwards(t tb, r *trace.Run) {
+	t.Helper()
+	var doubt, reported []string
+	for _, s := range w.steps() {
+		switch s.State {
+		case action.Reserved, action.Begun:
+			t.Errorf("%s is %s and nobody is at it", s.ID, s.State)
+		case action.InDoubt:
+			doubt = append(doubt, s.ID)
+		}
+		if s.State == action.NotStarted && w.effects[s.Key] > 0 {
+			t.Errorf("%s was done, and its record says that it never started", s.ID)
+		}
+		if s.State.Done() && s.Resolved == nil && w.effects[s.Key] == 0 {
+			t.Errorf("%s was not done, and its record says %s", s.ID, s.State)
+		}
+	}
+	for _, d := range r.InDoubt {
+		reported = append(reported, d.Step)
+	}
+	slices.Sort(doubt)
+	slices.Sort(reported)
+	if !slices.Equal(doubt, reported) {
+		t.Errorf("in doubt %q, reported %q", doubt, reported)
+	}
+	if len(doubt) > 0 && r.Exit != problem.ExitRefused && r.Exit != problem.ExitFailed {
+		t.Errorf("in doubt, exit %d", r.Exit)
+	}
+	for key := range w.effects {
+		if !slices.ContainsFunc(w.steps(), func(s *action.Step) bool { return s.Key == key && s.State.Began() }) {
+			t.Errorf("there was an effect without a record")
+		}
+	}
+}
+
+// The store fails, or the process dies, at each transaction of a run: there is no effect after a commit that failed, none twice, and the
+// next run brings all records to an end.
+func TestTheStoreFailsAtEachTransaction(t *testing.T) {
+	t.Parallel()
+	whole := newWorld(t, map[string]string{"a.star": twoSteps})
+	whole.sick("w3")
+	p := whole.process()
+	if _, err := p.run(); err != nil {
+		t.Fatal(err)
+	}
+	if p.st.n < 12 {
+		t.Fatalf("only %d transactions", p.st.n)
+	}
+	for _, f := range faults {
+		for n := 1; n <= p.st.n; n++ {
+			t.Run(fmt.Sprintf("%s %d", f, n), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, map[string]string{"a.star": twoSteps})
+				w.sick("w3")
+				p := w.process()
+				p.st.at[n] = f
+				r, err := p.run()
+				if r == nil || err == nil && r.Exit == problem.ExitOK && !p.isDead() {
+					t.Errorf("the run did not notice: %v", err)
+				}
+				if err == nil && !p.isDead() && r.Exit != problem.ExitOK && len(r.Problems) == 0 && r.Runbooks[0].Problem == nil && evaluationOf(t, r, "w3").Problem == nil {
+					t.Errorf("exit %d and no word of why", r.Exit)
+				}
+				done := len(w.effects)
+				w.pass(15 * time.Second)
+				next := w.tick()
+				w.afterwards(t, next)
+				for _, x := range w.status().Open {
+					if x.State == action.Open {
+						t.Errorf("attempt %s is still open", x.ID)
+					}
+				}
+				if f == killBefore || f == killAfter {
+					return
+				}
+				if doubts := len(next.InDoubt); done == 0 && doubts > 1 {
+					t.Errorf("%d in doubt", doubts)
+				}
+			})
+		}
+	}
+}
+
+// life is a world in which anything may happen, in whatever order.
+type life struct {
+	*world
+	t *rapid.T
+}
+
+var behaviours = map[string]behaviour{
+	"ok": {}, "no change": {state: action.NoChange}, "failed": {state: action.Failed}, "gone": {execute: errPlugin}, "dead": {started: errPlugin},
+	"no acting": {proceed: errPlugin}, "silent": {proceed: errPlugin, silent: true}, "unknown": {wait: errPlugin}, "deaf": {decline: errPlugin},
+}
+
+func (l *life) drawBehaviour(label string) *behaviour {
+	// Mostly well, so that long histories are reached.
+	names := []string{"ok", "ok", "ok", "no change", "failed", "gone", "dead", "no acting", "silent", "unknown", "deaf"}
+	b := behaviours[rapid.SampledFrom(names).Draw(l.t, label)]
+	return &b
+}
+
+// run is one run in which a plugin, the store, a signal, a halt or a kill may come in between.
+func (l *life) run() {
+	p := l.process()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	p.ctx = ctx
+	steps := []*behaviour{l.drawBehaviour("first"), l.drawBehaviour("second"), l.drawBehaviour("third")}
+	p.host.behave = func(pluginhost.Execute) *behaviour { return steps[min(len(p.host.done), len(steps))-1] }
+	if rapid.IntRange(0, 2).Draw(l.t, "fault") == 0 {
+		p.st.at[rapid.IntRange(1, 16).Draw(l.t, "transaction")] = rapid.SampledFrom(faults).Draw(l.t, "kind")
+	}
+	moment := rapid.SampledFrom([]string{"", "", "", "reserved", "begun", "acting", "finished"}).Draw(l.t, "moment")
+	what := rapid.SampledFrom([]string{"kill", "signal", "halt", "time"}).Draw(l.t, "event")
+	p.hook = func(point string) {
+		if point != moment {
+			return
+		}
+		switch what {
+		case "kill":
+			p.kill()
+		case "signal":
+			cancel()
+		case "halt":
+			l.halt()
+		case "time":
+			l.up += time.Minute
+			l.now = l.now.Add(time.Minute)
+		}
+	}
+	r, err := p.run()
+	if r == nil {
+		l.t.Fatalf("no trace: %v", err)
+	}
+	l.t.Logf("run %s: exit %d, %v, steps %s", r.ID, r.Exit, err, l.states())
+}
+
+func (l *life) halt() {
+	if err := l.state.Halt(context.Background(), control.HaltRequest{Reason: "fire", By: "ann"}); err != nil {
+		l.t.Errorf("%v", err)
+	}
+}
+
+func (l *life) resolve() {
+	for _, s := range l.steps() {
+		if s.State != action.InDoubt {
+			continue
+		}
+		to := rapid.SampledFrom([]action.StepState{action.ResolvedDone, action.ResolvedNotDone, action.Abandoned}).Draw(l.t, "as")
+		_, a, err := ledger.Resolve(context.Background(), l.store, l.sample, s, action.Event{To: to, By: action.ByPerson, Nonce: s.Nonce, Why: "looked", Person: "ann"})
+		if err != nil {
+			l.t.Fatalf("resolve: %v", err)
+		}
+		if to == action.Abandoned && a.State == action.Interrupted && rapid.Bool().Draw(l.t, "close") {
+			if _, err := ledger.CloseAttempt(context.Background(), l.store, l.sample, a.ID, "ann", "put right"); err != nil {
+				l.t.Fatalf("close: %v", err)
+			}
+		}
+		return
+	}
+}
+
+// Whatever happens to runs, plugins, the store, the clock and the halt: the fake plugins check at each effect that its record says BEGUN,
+// that it is the first for that record, and that nothing is halted, in doubt or cooling; and each clean run leaves nothing open that
+// nobody is at, and reports everything in doubt.
+func TestAnythingHappens(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		dir, err := os.MkdirTemp("", "runbook-life-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		w := newWorldIn(t, dir, projectText, map[string]string{"a.star": twoSteps}, func() (sandbox.Worker, error) {
+			return sandbox.Spawner{}.Start(context.Background())
+		})
+		defer w.tree.Close()
+		l := &life{world: w, t: t}
+		l.sick("w3")
+		for range rapid.IntRange(1, 8).Draw(t, "events") {
+			switch rapid.SampledFrom([]string{"run", "run", "run", "run", "wait", "wait", "well", "sick", "halt", "resume", "resolve", "jump"}).Draw(t, "event") {
+			case "run":
+				l.run()
+			case "wait":
+				l.pass(time.Duration(rapid.IntRange(15, 900).Draw(t, "seconds")) * time.Second)
+			case "well":
+				l.depth["w3"] = 5
+				l.pass(time.Minute)
+			case "sick":
+				l.sick("w3")
+			case "halt":
+				l.halt()
+			case "resume":
+				if err := l.state.Resume(context.Background(), "out", "ann"); err != nil && !errors.As(err, new(*problem.Problem)) {
+					t.Fatal(err)
+				}
+			case "resolve":
+				l.resolve()
+			case "jump":
+				// The wall clock alone is set forward: what must rest rests all the same.
+				l.now = l.now.Add(time.Duration(rapid.IntRange(0, 60).Draw(t, "minutes")) * time.Minute)
+				l.pass(time.Minute)
+			}
+			l.pass(15 * time.Second)
+		}
+		l.afterwards(t, l.tick())
+	})
+}
