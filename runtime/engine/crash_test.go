@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -188,18 +187,13 @@ func (l *life) resolve() {
 // Whatever happens to runs, plugins, the store, the clock and the halt: the fake plugins check at each effect that its record says BEGUN,
 // that it is the first for that record, and that nothing is halted, in doubt or cooling; and each clean run leaves nothing open that
 // nobody is at, and reports everything in doubt.
-func TestAnythingHappens(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp("", "runbook-life-")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer os.RemoveAll(dir)
-		w := newWorldIn(t, dir, projectText, map[string]string{"a.star": twoSteps}, func() (sandbox.Worker, error) {
+func TestAnythingHappens(test *testing.T) {
+	test.Parallel()
+	rapid.Check(test, func(t *rapid.T) {
+		w := newWorldIn(t, test.TempDir(), projectText, map[string]string{"a.star": twoSteps}, func() (sandbox.Worker, error) {
 			return sandbox.Spawner{}.Start(context.Background())
 		})
-		defer w.tree.Close()
+		defer func() { _ = w.tree.Close() }()
 		l := &life{world: w, t: t}
 		l.sick("w3")
 		for range rapid.IntRange(1, 8).Draw(t, "events") {

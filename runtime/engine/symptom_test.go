@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -229,11 +230,14 @@ func TestTheSourceFails(t *testing.T) {
 			w.sick("w3")
 			p := w.process()
 			fails := 0
+			broken, nth, _ := strings.Cut(what, ":")
+			var mu sync.Mutex
 			p.host.query = func(expr string) error {
-				expr, nth, _ := strings.Cut(what, ":")
-				if !strings.HasPrefix(p.host.asked[len(p.host.asked)-1], expr) {
+				if !strings.HasPrefix(expr, broken) {
 					return nil
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				if fails++; nth != "" && fails <= 2 {
 					return nil // the ages of now, of both
 				}

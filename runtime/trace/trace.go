@@ -9,7 +9,9 @@ package trace
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
@@ -207,15 +209,45 @@ func Encode(r *Run) ([]byte, error) {
 	return b, nil
 }
 
-// Decode reads the durable form; a record of a newer version is refused.
+// Decode reads the durable form. A record of a newer version is refused, and so is one with holes, which nothing that prints it expects.
 func Decode(b []byte) (*Run, error) {
 	var r Run
 	if err := json.Unmarshal(b, &r); err != nil {
-		return nil, fmt.Errorf("decode a trace: %w", err)
+		return nil, damaged(err)
 	}
 	if r.V > Version {
-		return nil, problem.New(problem.StoreDamaged, "the trace of run %s has version %d, this binary knows %d", r.ID, r.V, Version).
+		return nil, problem.New(problem.StateUnusable, "the trace of run %s has version %d, this binary knows %d", r.ID, r.V, Version).
 			WithHint("use the newer runbook binary that wrote it")
+	}
+	if err := r.whole(); err != nil {
+		return nil, damaged(err)
 	}
 	return &r, nil
 }
+
+func damaged(err error) error {
+	return problem.Wrap(problem.StoreDamaged, err, "the trace of a run cannot be read").WithHint("runbook doctor")
+}
+
+// whole says what a record lacks.
+func (r *Run) whole() error {
+	if r.V < 1 || r.ID == "" {
+		return errors.New("it has no version or no id")
+	}
+	if slices.Contains(r.Problems, nil) || slices.Contains(r.Runbooks, nil) {
+		return errors.New("a problem or a runbook is empty")
+	}
+	for _, rb := range r.Runbooks {
+		if slices.Contains(rb.Queries, nil) || slices.Contains(rb.Targets, nil) {
+			return errors.New("a query or a target is empty")
+		}
+		for _, t := range rb.Targets {
+			if t.Evaluation != nil && slices.ContainsFunc(t.Evaluation.Events, Event.empty) {
+				return errors.New("an event is empty")
+			}
+		}
+	}
+	return nil
+}
+
+func (e Event) empty() bool { return e.Branch == nil && e.Query == nil && e.Action == nil }
