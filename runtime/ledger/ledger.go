@@ -170,15 +170,10 @@ type Clock func() (clock.Sample, error)
 // Tick advances trusted time in tx by what the machine's clocks say now and returns the moment. KeyClock is read. What has
 // happened is recorded whatever the clock says; a decision to act asks Believed too.
 func Tick(tx store.Tx, read Clock) (action.Clock, error) {
-	saved, err := readClock(tx)
+	next, err := advance(tx, read)
 	if err != nil {
 		return action.Clock{}, err
 	}
-	now, err := read()
-	if err != nil {
-		return action.Clock{}, err
-	}
-	next, _ := clock.Advance(saved, now)
 	b, err := next.Encode()
 	if err != nil {
 		return action.Clock{}, err
@@ -189,30 +184,30 @@ func Tick(tx store.Tx, read Clock) (action.Clock, error) {
 
 // Moment is the time as a decision that writes nothing sees it. KeyClock is read.
 func Moment(tx store.ReadTx, read Clock) (action.Clock, error) {
-	saved, err := readClock(tx)
-	if err != nil {
-		return action.Clock{}, err
-	}
-	now, err := read()
-	if err != nil {
-		return action.Clock{}, err
-	}
-	next, _ := clock.Advance(saved, now)
-	return next.Clock(), nil
+	next, err := advance(tx, read)
+	return next.Clock(), err
 }
 
 // Believed returns nil unless the clock has jumped so far that nothing may act on it. KeyClock is read.
 func Believed(tx store.ReadTx, read Clock) error {
-	saved, err := readClock(tx)
+	next, err := advance(tx, read)
 	if err != nil {
 		return err
+	}
+	return next.Problem()
+}
+
+func advance(tx store.ReadTx, read Clock) (clock.Saved, error) {
+	saved, err := readClock(tx)
+	if err != nil {
+		return saved, err
 	}
 	now, err := read()
 	if err != nil {
-		return err
+		return saved, err
 	}
 	next, _ := clock.Advance(saved, now)
-	return next.Problem()
+	return next, nil
 }
 
 func readClock(tx store.ReadTx) (clock.Saved, error) {

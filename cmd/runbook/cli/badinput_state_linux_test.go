@@ -18,11 +18,7 @@ import (
 // state directory is in $STATE, and $MNT is an empty directory.
 func (s *site) mounted(t *testing.T, script string) {
 	t.Helper()
-	mnt, err := os.MkdirTemp("", "rb") // short enough for the sockets of plugins
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.Remove(mnt) })
+	mnt := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-euc", `run() { set +e; runbook "$@" --json --state "$MNT" >"$OUT/$1.out" 2>"$OUT/$1.err"; echo $? >"$OUT/$1.exit"; set -e; }
 `+script)
 	cmd.Dir = s.dir

@@ -51,7 +51,7 @@ func readAll(fd int) ([]byte, error) {
 	for {
 		n, err := syscall.Read(fd, buf)
 		switch {
-		case err == syscall.EINTR: //nolint:errorlint // an errno, and package errors would not help here
+		case err == syscall.EINTR:
 		case err != nil:
 			return nil, err
 		case n == 0:
