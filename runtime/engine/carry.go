@@ -129,16 +129,13 @@ func (v *evaluation) doubt(c *call, step *action.Step, rec *trace.Action, cause 
 	return v.end(trace.DoubtRemains, p)
 }
 
-// move takes a step along one arrow, durably. It outlives the run's own cancellation: an interrupted run must still record
-// what it knows.
+// move takes a step along one arrow, durably.
 func (v *evaluation) move(step *action.Step, rec *trace.Action, ev action.Event) error {
-	ctx, cancel := context.WithTimeout(context.Background(), recordWithin)
-	defer cancel()
 	var next *action.Step
 	var attempt *action.Attempt
 	keys := append([]string{ledger.KeyClock, ledger.KeyStep(step.Key), ledger.KeyAttempt(v.attempt.ID)}, ledger.PutKeys()...)
 	keys = append(keys, ledger.RefundKeys(v.attempt, step)...)
-	err := v.e.Store.Update(ctx, keys, func(tx store.Tx) error {
+	err := v.e.insist(keys, func(tx store.Tx) error {
 		now, err := ledger.Tick(tx, v.e.Sample)
 		if err != nil {
 			return err
@@ -183,3 +180,21 @@ func (v *evaluation) move(step *action.Step, rec *trace.Action, ev action.Event)
 
 // recordWithin is how long a run keeps trying to record what happened, also after it was cancelled.
 const recordWithin = 15 * time.Second
+
+// insist records what has happened. It outlives the run's own cancellation, and while another process holds the store, for a backup, it
+// waits longer than the store itself does: what is known of an action must not be lost to that.
+func (e *engine) insist(keys []string, fn func(store.Tx) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), recordWithin)
+	defer cancel()
+	for {
+		err := e.Store.Update(ctx, keys, fn)
+		if p, ok := errors.AsType[*problem.Problem](err); !ok || p.Code != problem.StoreBusy {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}

@@ -105,6 +105,23 @@ func TestTheStoreFailsAtEachTransaction(t *testing.T) {
 	}
 }
 
+// A store that is held by another process for longer than it waits, once an action has begun: what is known of it is recorded nevertheless.
+func TestTheStoreIsBusy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, map[string]string{"a.star": restart})
+	w.sick("w3")
+	p := w.process()
+	p.hook = func(point string) {
+		if point == "acting" || point == "finished" {
+			p.st.at[p.st.n+1], p.st.at[p.st.n+2] = busy, busy
+		}
+	}
+	r, err := p.run()
+	if err != nil || r.Exit != problem.ExitOK || evaluationOf(t, r, "w3").State != action.Complete {
+		t.Errorf("%v, exit %d, %+v", err, r.Exit, evaluationOf(t, r, "w3"))
+	}
+}
+
 // life is a world in which anything may happen, in whatever order.
 type life struct {
 	*world

@@ -221,8 +221,6 @@ func (v *evaluation) settle() error {
 	if v.e.dry {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), recordWithin)
-	defer cancel()
 	notice := v.notice()
 	if v.attempt == nil && notice == nil {
 		return nil
@@ -234,7 +232,7 @@ func (v *evaluation) settle() error {
 	if notice != nil {
 		keys = append(keys, notify.Keys(*notice)...)
 	}
-	return v.e.Store.Update(ctx, keys, func(tx store.Tx) error {
+	return v.e.insist(keys, func(tx store.Tx) error {
 		now, err := ledger.Tick(tx, v.e.Sample)
 		if err != nil {
 			return err

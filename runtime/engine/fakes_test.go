@@ -264,6 +264,7 @@ const (
 	lostRequest fault = "lost request" // not written, and nobody knows
 	killBefore  fault = "kill before"
 	killAfter   fault = "kill after"
+	busy        fault = "busy" // another process has the store for a moment
 )
 
 // faultyStore is a store of which the n-th Update goes wrong.
@@ -302,6 +303,8 @@ func (s *faultyStore) update(ctx context.Context, keys []string, fn func(store.T
 	switch f {
 	case refused:
 		return errors.New("no space left on device")
+	case busy:
+		return problem.New(problem.StoreBusy, "another process holds the store")
 	case lostRequest:
 		return unknown
 	case killBefore:
