@@ -184,6 +184,10 @@ type proc struct {
 	env  map[string]string
 	mu   sync.Mutex
 	dead bool
+	// look and end are what this process sees of others and what becomes of groups that it ends, if not the usual.
+	look func(action.Owner) process.Liveness
+	end  func(action.Child) error
+	beat func(*trace.Run) error
 }
 
 var errKilled = errors.New("this process was killed")
@@ -233,7 +237,16 @@ func (p *proc) run() (*trace.Run, error) {
 		Sample:   w.sample, Now: func() time.Time { return w.now },
 		Env:  func(k string) (string, bool) { v, ok := p.env[k]; return v, ok },
 		Self: p.self,
+		Heartbeat: func(_ context.Context, r *trace.Run) error {
+			if p.beat != nil {
+				return p.beat(r)
+			}
+			return nil
+		},
 		Look: func(o action.Owner) process.Liveness {
+			if p.look != nil && o != p.self {
+				return p.look(o)
+			}
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if w.live[o.PID] {
@@ -245,6 +258,9 @@ func (p *proc) run() (*trace.Run, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.killed = append(w.killed, c)
+			if p.end != nil {
+				return p.end(c)
+			}
 			return nil
 		},
 		Sinks: []notify.Sink{sink{w}}, Version: "test",
