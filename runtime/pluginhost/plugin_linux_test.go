@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,9 +33,28 @@ func TestMain(m *testing.M) {
 		}
 	case len(os.Args) == 3 && os.Args[1] == "host":
 		hostMain(os.Args[2])
+	case len(os.Args) == 3 && os.Args[1] == "stranger":
+		strangerMain(os.Args[2])
 	default:
 		os.Exit(m.Run())
 	}
+}
+
+// strangerMain connects to a plugin's socket and says how many bytes it was answered.
+func strangerMain(socket string) {
+	c, err := net.DialTimeout("unix", socket, 5*time.Second)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_, _ = c.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"))
+	n, err := c.Read(make([]byte, 100))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		fmt.Println("neither an answer nor an end")
+		return
+	}
+	fmt.Println(n)
 }
 
 func serve(name string) error {
