@@ -100,7 +100,7 @@ func TestHaltWhileAnotherProcessHoldsTheGate(t *testing.T) {
 			if line, err := out.ReadString('\n'); err != nil || line != "in\n" {
 				t.Fatalf("the holder said %q (%v)", line, err)
 			}
-			s.hooks = &hooks{patience: 50 * time.Millisecond}
+			s.hooks = &hooks{patience: time.Second}
 			err := s.Halt(t.Context(), HaltRequest{Reason: "r"})
 			if code(err) != problem.HaltUnsure || !strings.Contains(err.Error(), fmt.Sprintf("by process %d", cmd.Process.Pid)) {
 				t.Errorf("halt: %v", err)
