@@ -6,6 +6,7 @@ import (
 	"runtime"
 
 	"github.com/seed1de3961f/runbook/cmd/runbook/cli"
+	_ "github.com/seed1de3961f/runbook/runtime/sandbox/boot" // before all else: see there
 )
 
 // The main thread is kept out of everything: a child that asks for a signal at its parent's death gets it when the thread
