@@ -28,6 +28,7 @@ var directions = []struct {
 	why  string
 }{
 	{"cmd/...", []string{everything}, "the program puts everything together"},
+	{"runbooks", nil, "it is files, and nothing else"},
 	{"runtime/...", []string{"runtime/...", "builtins/kit/...", "plugins/sdk/..."}, "cmd hands families and plugins to the engine"},
 	{"builtins", []string{"builtins/..."}, "it is the list of families"},
 	{"builtins/kit/...", []string{"builtins/kit/...", "plugins/sdk/value", "plugins/sdk/problem"}, "the contract knows no implementation"},

@@ -13,6 +13,7 @@ import (
 	cli "github.com/urfave/cli/v2"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runbooks"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
@@ -20,12 +21,16 @@ import (
 //go:embed templates
 var templates embed.FS
 
-// projectFiles are what init writes: where, and from which template.
-var projectFiles = []struct{ path, template string }{
-	{"README.md", "README.md"},
-	{".gitignore", "gitignore"},
-	{"runbooks/worker.star", "runbooks/worker.star"},
-	{"project.star", "project.star"}, // last: with it the directory is a project
+// projectFiles are what init writes: where, and from what.
+var projectFiles = []struct {
+	path string
+	from embed.FS
+	name string
+}{
+	{"README.md", templates, "templates/README.md"},
+	{".gitignore", templates, "templates/gitignore"},
+	{"runbooks/worker.star", runbooks.Files, "queue/worker.star"},
+	{"project.star", templates, "templates/project.star"}, // last: with it the directory is a project
 }
 
 func initCommand() spec {
@@ -142,7 +147,7 @@ func makeState(dir string) (control.State, error) {
 func writeProject(dir, state string) ([]string, error) {
 	var files []string
 	for _, f := range projectFiles {
-		text, err := templates.ReadFile("templates/" + f.template)
+		text, err := f.from.ReadFile(f.name)
 		if err != nil {
 			return nil, err
 		}
