@@ -198,6 +198,9 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 			return err
 		}
 	}
+	if err := blind(rb, all); err != nil {
+		return err
+	}
 	var w sandbox.Worker
 	defer func() {
 		if w != nil {

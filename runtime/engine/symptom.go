@@ -122,6 +122,22 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 	return out, view, nil
 }
 
+// blind is the problem of a runbook that sees nothing: no targets at all, or nothing of any of them. Most often a label or a metric is
+// written wrongly, or nothing is scraped any more; neither may look like health.
+func blind(rb *project.Runbook, all []seen) error {
+	if len(all) == 0 {
+		return problem.New(problem.NoData, "there are no targets: %s has no data", rb.Targets.All).At(rb.Pos).
+			WithHint("check the name and the labels in all =, and that Prometheus scrapes them")
+	}
+	for _, s := range all {
+		if s.trace.Condition != trace.Unknown {
+			return nil
+		}
+	}
+	return problem.New(problem.NoData, "nothing is known of any target; of %s: %s", all[0].target.Name, all[0].trace.Why).At(rb.Pos).
+		WithHint("check the name and the labels in sick =, and that Prometheus scrapes them; project(max_age=) says how old is too old")
+}
+
 // gaps takes back that a symptom was held where it was not measured: a query fills gaps with what it knew before, so each point of the window
 // needs a measurement that was not too old then.
 func (e *engine) gaps(ctx context.Context, rb *project.Runbook, tr *trace.Runbook, all []action.Target, judged []*trace.Target, intervals int, step time.Duration) error {
