@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -85,6 +86,7 @@ func TestHaltListsAndKillsWhatIsInFlight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = os.RemoveAll(s.GateDir) })
 	step, cmd := begun(t, s)
 	ended := make(chan struct{})
 	go func() {
@@ -125,6 +127,7 @@ func TestHaltSaysWhenItIsNotConfirmed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = os.RemoveAll(s.GateDir) })
 	holder := startWaiter(t, s.Dir, nil)
 	go func() { _ = holder.Wait() }()
 

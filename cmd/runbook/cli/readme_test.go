@@ -48,6 +48,7 @@ func TestReadme(t *testing.T) {
     metrics = connection("prometheus", config = {"url": %q}),
     connections = [connection("exec", match = {"job": "worker"}, config = {"commands": {"restart-worker": ["/bin/sh", "-c", "echo $RUNBOOK_TARGET >> %s; echo restarted"]}})],
 )`, stuckWorker(t), acted))
+	t.Cleanup(func() { removeGates(dir) })
 	runbook(t, dir, 0, "init", "--state", filepath.Join(dir, "state"))
 	got := "$ runbook run\n" + runbook(t, dir, 0, "run")
 	for _, v := range varying {

@@ -3,12 +3,15 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/seed1de3961f/runbook/runtime/control"
 )
 
 // TestMain lets the scripts run this test binary as the program itself.
@@ -48,7 +51,24 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "prometheus": prometheus, "keep": keep},
+		Setup: func(e *testscript.Env) error {
+			e.Defer(func() { removeGates(e.WorkDir) })
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "prometheus": prometheus, "keep": keep},
+	})
+}
+
+// removeGates removes the gate directories, on a memory file system, of the state directories below dir.
+func removeGates(dir string) {
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil
+		}
+		if s, err := control.Open(path); err == nil {
+			_ = os.RemoveAll(s.GateDir)
+		}
+		return nil
 	})
 }
 
