@@ -7,7 +7,6 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,9 +29,6 @@ func confineProcess(h wire.Hello) (*page, error) {
 	}
 	if err := os.Chdir("/"); err != nil {
 		return nil, err
-	}
-	if err := noNewPrivileges(); err != nil {
-		return nil, fmt.Errorf("no_new_privs: %w", err)
 	}
 	// RLIMIT_AS would be of no use: Go and big integers reserve gigabytes that they never touch. The limit of data leaves
 	// room for what the process has before any script, so that a small setting works too.
@@ -61,18 +57,6 @@ func confineProcess(h wire.Hello) (*page, error) {
 		quit(exitLimit)
 	}()
 	return p, setCPU(h)
-}
-
-// noNewPrivileges is set for each thread; where the C library is linked in, only for this one and those that it starts.
-func noNewPrivileges() error {
-	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
-	if errno == syscall.ENOTSUP {
-		return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-	}
-	if errno != 0 {
-		return errno
-	}
-	return nil
 }
 
 // setLimit lowers a limit for good and looks whether it took.

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 	"time"
@@ -20,6 +21,15 @@ func processAttributes() *syscall.SysProcAttr {
 }
 
 func onMainThread() bool { return unix.Gettid() == os.Getpid() }
+
+// noNewPrivileges keeps what this thread starts from gaining privileges by executing a file. All threads of the worker inherit it, which
+// the worker could not do for itself where the C library is linked in.
+func noNewPrivileges() error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("no_new_privs: %w", err)
+	}
+	return nil
+}
 
 // kill ends the process and all that it may have started.
 func kill(p *os.Process) {

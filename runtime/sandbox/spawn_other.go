@@ -17,6 +17,8 @@ func processAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{} }
 
 func onMainThread() bool { return false }
 
+func noNewPrivileges() error { return nil }
+
 func kill(p *os.Process) { _ = p.Kill() }
 
 // cpuTime is not known here: a stall is ended by the clock.

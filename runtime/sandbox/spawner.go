@@ -73,7 +73,10 @@ func (s Spawner) start(ctx context.Context) (*worker, error) {
 
 	started := make(chan error, 1)
 	onOwnThread(func() {
-		err := w.cmd.Start()
+		err := noNewPrivileges()
+		if err == nil {
+			err = w.cmd.Start()
+		}
 		started <- err
 		if err == nil {
 			w.waitErr = w.cmd.Wait()
