@@ -41,7 +41,7 @@ type fakeHost struct {
 	p      *proc
 	mu     sync.Mutex
 	behave func(pluginhost.Execute) *behaviour
-	query  func(expr string) error // fails queries
+	query  func(function, expr string) error // fails queries
 	asked  []string
 	done   []pluginhost.Execute
 }
@@ -72,7 +72,7 @@ func (h *fakeHost) Query(ctx context.Context, c pluginhost.Connection, function 
 	fail := h.query
 	h.mu.Unlock()
 	if fail != nil {
-		if err := fail(string(expr)); err != nil {
+		if err := fail(function, string(expr)); err != nil {
 			return nil, err
 		}
 	}
