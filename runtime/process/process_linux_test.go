@@ -118,7 +118,8 @@ func TestKillGroup(t *testing.T) {
 
 func TestKillGroupWhoseLeaderHasEnded(t *testing.T) {
 	t.Parallel()
-	cmd, child, line := group(t, "sleep 600 >/dev/null & echo $!")
+	cmd, child, line := group(t, "sleep 600 >/dev/null & echo $!; wait")
+	_ = cmd.Process.Kill() // the shell alone; had it ended by itself, group might have come too late to look at it
 	_ = cmd.Wait()
 	orphan, err := strconv.Atoi(line)
 	if err != nil {
