@@ -27,6 +27,7 @@ func runbook() kit.Function {
 			{Name: "params", Type: kit.Dict, Doc: "parameters by name, read as ctx.params.name and, in PromQL, as $name; none if not given"},
 			{Name: "attempts", Type: kit.Int, Doc: "how many attempts one problem of one target gets before a person is called; the project's if not given, never more"},
 			{Name: "cooldown", Type: kit.Duration, Doc: "how long an action rests on a target after it started; the project's if not given, never shorter"},
+			{Name: "policy", Type: kit.Any, Record: []string{"policy"}, Doc: "the other limits of this runbook, such as policy(fleet_share = 10), each stricter than the project's; the project's if not given"},
 		},
 	}
 }

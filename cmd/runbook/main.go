@@ -4,6 +4,7 @@ package main
 import (
 	"os"
 	"runtime"
+	_ "time/tzdata" // maintenance windows have time zones, and small machines have no list of them
 
 	"github.com/seed1de3961f/runbook/cmd/runbook/cli"
 	_ "github.com/seed1de3961f/runbook/runtime/sandbox/boot" // before all else: see there

@@ -167,6 +167,9 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 		if !first {
 			in.Attempt = v.attempt.ID
 		}
+		if v.e.Coverage != nil {
+			in.Coverage = v.e.Coverage(v.rb, v.record.Events)
+		}
 		rec.Verdicts = guard.Evaluate(in)
 		if len(guard.Refused(rec.Verdicts)) > 0 {
 			rec.Refused = true

@@ -26,6 +26,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/control"
+	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/notify"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
@@ -64,6 +65,9 @@ type Deps struct {
 	// Hook, if set, is called between two moments of an action ("reserved", "begun", "acting", "finished"); tests stop the
 	// process there.
 	Hook func(point string)
+	// Coverage says what the attested tests of exactly this source cover of the way that an evaluation has taken. Without it
+	// the tested guard is not enforced.
+	Coverage func(rb *project.Runbook, way []trace.Event) guard.Coverage
 }
 
 // Options say what a run is about.

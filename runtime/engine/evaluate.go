@@ -263,7 +263,7 @@ func (v *evaluation) settleAttempt(tx store.Tx, a *action.Attempt, now action.Cl
 	switch v.record.Outcome {
 	case trace.Failed, trace.Refused:
 		to = action.Interrupted
-		if v.failed || v.record.Outcome == trace.Refused && v.record.Problem.Code != problem.Halted {
+		if v.failed || v.record.Outcome == trace.Refused && !v.byControl() {
 			to = action.AttemptFailed
 		}
 		why = v.record.Reason
@@ -271,6 +271,12 @@ func (v *evaluation) settleAttempt(tx store.Tx, a *action.Attempt, now action.Cl
 		to, why = action.Interrupted, v.record.Reason
 	}
 	return ledger.EndAttempt(tx, a, to, action.ByEngine, why, now)
+}
+
+// byControl says whether a person's halt or disable ended the evaluation.
+func (v *evaluation) byControl() bool {
+	return v.record.Problem.Code == problem.Halted ||
+		slices.ContainsFunc(guard.Refused(lastVerdicts(v.record)), func(x guard.Verdict) bool { return x.Guard == "disabled" })
 }
 
 // notice is what the owner must be told, or nil.

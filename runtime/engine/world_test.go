@@ -20,6 +20,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/clock"
 	"github.com/seed1de3961f/runbook/runtime/control"
+	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/notify"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
@@ -87,6 +88,8 @@ type world struct {
 	killed  []action.Child // groups that recovery ended
 	told    []notify.Message
 	depth   map[string]float64
+
+	coverage func(*project.Runbook, []trace.Event) guard.Coverage
 }
 
 // newWorld makes one with five healthy workers and a minute of metrics. files are the project's besides project.star.
@@ -263,7 +266,7 @@ func (p *proc) run() (*trace.Run, error) {
 			}
 			return nil
 		},
-		Sinks: []notify.Sink{sink{w}}, Version: "test",
+		Sinks: []notify.Sink{sink{w}}, Version: "test", Coverage: w.coverage,
 		Hook: func(point string) {
 			if p.hook != nil {
 				p.hook(point)

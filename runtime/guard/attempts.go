@@ -2,6 +2,7 @@ package guard
 
 var attempts = Guard{
 	Name: "attempts", Scope: PerAttempt,
+	Set: "Default 2. `policy(attempts = 2)`, `runbook(attempts = 1)`.",
 	Doc: "Refuses when the episode has had its attempts; then a person. 2 are allowed by default: the 3rd is refused. An attempt of which nothing began does not count.",
 	Check: func(in Input) Verdict {
 		limit := "at most " + plural(in.Policy.Attempts, "attempt") + " an episode"

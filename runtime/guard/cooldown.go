@@ -2,6 +2,7 @@ package guard
 
 var cooldown = Guard{
 	Name: "cooldown", Scope: PerStep,
+	Set: "Default 1h. `policy(cooldown = \"1h\")`, `runbook(cooldown = \"2h\")`, and `cooldown =` of each action.",
 	Doc: "Refuses an action that was started on the target less than its cooldown ago, whichever runbook did it; failed and in doubt count, earlier steps of the " +
 		"same attempt do not, unless one was this action with the same arguments: to try again is a new attempt. The longest of the plugin's, the policy's, this call's and the previous call's applies: with 1h it is refused at 59m59s and " +
 		"passes at 1h.",

@@ -9,6 +9,7 @@ import (
 
 var fleet = Guard{
 	Name: "fleet", Scope: PerAttempt,
+	Set: "Default 20%. `policy(fleet_share = 20)`; `fleet(max_bad = 1)` for small fleets.",
 	Doc: "Refuses when too much of the fleet is bad: more than max(1, 20% of its N targets, rounded down), for N of 3 and more. Of 15, 3 are allowed and the 4th bad one " +
 		"refuses; of 3 to 9, 1 is allowed. For N of 1 and 2 nothing is automatic unless fleet(max_bad=) says so; for bigger fleets max_bad can only lower the " +
 		"limit. Bad is sick, unknown, missing, under way, or acted on within its cooldown; the target itself is bad. A target counts once. A single passes.",

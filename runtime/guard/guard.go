@@ -42,8 +42,18 @@ type Policy struct {
 	Rates           []Rate        `json:"rates"`
 	OpenTotal       int           `json:"open_total"`
 	OpenPerFleet    int           `json:"open_per_fleet"`
-	FleetShare      int           `json:"fleet_share"` // percent
-	Settle          time.Duration `json:"settle"`      // after an attempt without verification
+	FleetShare      int           `json:"fleet_share"`   // percent
+	Settle          time.Duration `json:"settle"`        // after an attempt without verification
+	ChangeSettle    time.Duration `json:"change_settle"` // after a deploy of the target's component
+	// Protected is never acted on, Maintenance not while one of its windows is open.
+	Protected   []Protection     `json:"protected,omitempty"`
+	Maintenance []control.Window `json:"maintenance,omitempty"`
+}
+
+// Protection is what project.star says is never acted on, and why.
+type Protection struct {
+	control.Selector
+	Reason string `json:"reason"`
 }
 
 // Rate allows Count attempts in any window of length Per.
@@ -57,7 +67,7 @@ func Defaults() Policy {
 	return Policy{
 		Mode: Recommend, SeverityCeiling: Warning, Cooldown: time.Hour, Attempts: 2,
 		Rates:     []Rate{{3, 10 * time.Minute}, {10, time.Hour}},
-		OpenTotal: 1, OpenPerFleet: 1, FleetShare: 20, Settle: 2 * time.Minute,
+		OpenTotal: 1, OpenPerFleet: 1, FleetShare: 20, Settle: 2 * time.Minute, ChangeSettle: 10 * time.Minute,
 	}
 }
 
@@ -85,6 +95,8 @@ type Request struct {
 	Repeats bool
 	// OldestRead is when the oldest value that this decision rests on was measured; zero if nothing was read.
 	OldestRead time.Time
+	// Coverage is what the tests of this source cover of the way to this action.
+	Coverage Coverage
 }
 
 // FleetView is the population of the target as this run saw it.
@@ -101,7 +113,10 @@ type FleetView struct {
 // State is the part of the durable state that guards read, from one snapshot.
 type State struct {
 	Halt     []control.HaltInfo
-	Open     []OpenAttempt // every attempt that holds its target, over all runbooks
+	Disables []control.Disable
+	Windows  []control.Window // of persons; those of project.star are policy
+	Deploy   *Deploy          // the last of the target's component, nil if none is known
+	Open     []OpenAttempt    // every attempt that holds its target, over all runbooks
 	InDoubt  []DoubtfulStep
 	Cooldown Cooldown  // of (action, target)
 	Started  []Started // attempts started, over all runbooks, newest last, at least as far back as the longest rate
@@ -190,5 +205,6 @@ type Guard struct {
 	Name  string
 	Scope Scope
 	Doc   string // the rule in words, with its boundary
+	Set   string // its default, and how to set it
 	Check func(Input) Verdict
 }

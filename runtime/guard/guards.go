@@ -11,7 +11,7 @@ import (
 // All is the list of guards, in the order in which refusals are reported.
 func All() []Guard {
 	return []Guard{
-		halt, mode, severity, inDoubt, busy, settling, cooldown, attempts, rate, fleet,
+		halt, mode, tested, disabled, maintenance, protected, severity, inDoubt, busy, settling, cooldown, attempts, rate, fleet,
 	}
 }
 
@@ -110,6 +110,9 @@ func (p Policy) WithDefaults() Policy {
 	}
 	if p.Settle <= 0 {
 		p.Settle = d.Settle
+	}
+	if p.ChangeSettle <= 0 {
+		p.ChangeSettle = d.ChangeSettle
 	}
 	return p
 }

@@ -8,6 +8,7 @@ import (
 
 var halt = Guard{
 	Name: "halt", Scope: PerStep,
+	Set: "Set and lifted by persons: `runbook halt`, `runbook resume`. It cannot be switched off.",
 	Doc: "Refuses while any halt source is set or cannot be read: one is enough.",
 	Check: func(in Input) Verdict {
 		const limit = "nothing acts while a halt is set"

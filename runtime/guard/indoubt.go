@@ -4,6 +4,7 @@ import "fmt"
 
 var inDoubt = Guard{
 	Name: "in doubt", Scope: PerStep,
+	Set: "Lifted by persons: `runbook resolve`. It cannot be switched off.",
 	Doc: "Refuses while the target has an action in doubt, whichever action and runbook it was. There is no end by itself.",
 	Check: func(in Input) Verdict {
 		const limit = "nothing acts on a target with an action in doubt"

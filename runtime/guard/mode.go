@@ -2,6 +2,7 @@ package guard
 
 var mode = Guard{
 	Name: "mode", Scope: PerAttempt,
+	Set: "Default recommend. `runbook(mode = \"auto\")`; `policy(mode = \"approve\")` in project.star is a ceiling for all.",
 	Doc: `Refuses in mode shadow and recommend, and in mode approve as there are no approvals in this version. Only auto acts. The default is recommend.`,
 	Check: func(in Input) Verdict {
 		const limit = "only mode auto acts"

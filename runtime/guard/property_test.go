@@ -19,7 +19,7 @@ func TestList(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for _, g := range All() {
-		if g.Name == "" || seen[g.Name] || g.Doc == "" || g.Check == nil || g.Scope != PerAttempt && g.Scope != PerStep {
+		if g.Name == "" || seen[g.Name] || g.Doc == "" || g.Set == "" || g.Check == nil || g.Scope != PerAttempt && g.Scope != PerStep {
 			t.Errorf("guard %+v", g)
 		}
 		seen[g.Name] = true

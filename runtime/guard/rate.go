@@ -9,6 +9,7 @@ import (
 
 var rate = Guard{
 	Name: "rate", Scope: PerAttempt,
+	Set: "Default 3 per 10m and 10 per 1h. `policy(rates = [rate(3, per = \"10m\"), rate(10, per = \"1h\")])`.",
 	Doc: "Refuses when as many attempts as are allowed, over all runbooks, were started within the window before now. 3 in 10 minutes are allowed, the 4th is refused; " +
 		"10 in 1 hour are allowed, the 11th is refused. The window slides: an attempt started exactly 10 minutes ago no longer counts.",
 	Check: func(in Input) Verdict {

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -141,6 +142,22 @@ func set(t *testing.T, in *Input, line string) {
 		if has("max_bad") {
 			in.Fleet.MaxBad = a.number(t, "max_bad")
 		}
+	case "labels":
+		in.Target.Labels = maps.Clone(a)
+	case "target":
+		in.Target = action.Target{Key: a["key"], Name: a["name"]}
+	case "disable":
+		in.Disables = append(in.Disables, control.Disable{Name: a["name"], Selector: a.selector(), Reason: a["reason"], By: a["by"], Until: wall("until")})
+	case "window":
+		in.Windows = append(in.Windows, a.window(t, wall))
+	case "freeze":
+		in.Policy.Maintenance = append(in.Policy.Maintenance, a.window(t, wall))
+	case "protect":
+		in.Policy.Protected = append(in.Policy.Protected, Protection{Selector: a.selector(), Reason: a["reason"]})
+	case "deploy":
+		in.Deploy = &Deploy{Component: a["of"], Going: has("going"), EndedAt: wall("ended")}
+	case "coverage":
+		in.Coverage = Coverage{Enforced: true, Covered: has("covered"), Missing: a["missing"]}
 	case "halt":
 		in.Halt = append(in.Halt, control.HaltInfo{Source: a["source"], Reason: a["reason"], By: a["by"], Until: wall("until")})
 	case "open":
@@ -165,6 +182,29 @@ func set(t *testing.T, in *Input, line string) {
 	default:
 		t.Fatalf("unknown line %q", line)
 	}
+}
+
+func (a args) selector() control.Selector {
+	s := control.Selector{Runbook: a["runbook"], Action: a["action"], Target: a["target"], All: a["all"] != ""}
+	if k, v, ok := strings.Cut(a["label"], ":"); ok {
+		s.Labels = map[string]string{k: v}
+	}
+	return s
+}
+
+func (a args) window(t *testing.T, wall func(string) time.Time) control.Window {
+	t.Helper()
+	w := control.Window{Name: a["name"], Selector: a.selector(), Reason: a["reason"], By: a["by"], Zone: a["zone"], Start: wall("start"), End: wall("end"), Length: a.duration(t, "length")}
+	if a["days"] != "" {
+		var err error
+		if w.Days, err = control.ParseDays(strings.Split(a["days"], ",")); err != nil {
+			t.Fatal(err)
+		}
+		if w.At, err = control.ParseTimeOfDay(a["opens"]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
 }
 
 func (a args) clock(t *testing.T) action.Clock { t.Helper(); return at(a.duration(t, "at")) }

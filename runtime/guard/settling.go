@@ -8,6 +8,7 @@ import (
 
 var settling = Guard{
 	Name: "settling", Scope: PerAttempt,
+	Set: "Default 2m without a verdict. `policy(settle = \"2m\")`.",
 	Doc: "Refuses until the target's last attempt has its verdict, verified, ineffective or inconclusive; one without verification or that was not completed " +
 		"holds for 2m after its last step: refused while less than 2m have passed, passed at 2m. Refuses too if a value that was read is " +
 		"older than the end of the target's last action.",

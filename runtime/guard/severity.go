@@ -2,6 +2,7 @@ package guard
 
 var severity = Guard{
 	Name: "severity", Scope: PerAttempt,
+	Set: "Default ceiling warning, and a runbook that declares no severity is critical. `policy(severity = \"warning\")`, `runbook(severity = \"info\")`.",
 	Doc: "Refuses above the ceiling: info < warning < critical. A missing or unknown severity is critical. At the ceiling it passes.",
 	Check: func(in Input) Verdict {
 		ceiling := in.Policy.SeverityCeiling

@@ -63,10 +63,15 @@ func GuardState(tx store.ReadTx, now action.Clock, alive func(action.Owner) bool
 	if ep, ok := eps[target]; ok {
 		s.Episode = guard.EpisodeState{ID: ep.ID, Attempts: ep.Begun}
 	}
+	controls, err := ReadControls(tx)
+	if err != nil {
+		return s, err
+	}
+	s.Disables, s.Windows = controls.Disables, controls.Windows
 	return s, nil
 }
 
 // DecisionKeys are the keys that GuardState reads.
 func DecisionKeys(runbook, act, target string) []string {
-	return []string{KeyClock, KeyOpen, KeyDoubt, KeyStarted, KeyCooling, KeyCool(act, target), KeyLast(target), KeyEpisodes(runbook)}
+	return []string{KeyClock, KeyOpen, KeyDoubt, KeyStarted, KeyCooling, KeyCool(act, target), KeyLast(target), KeyEpisodes(runbook), KeyControls}
 }

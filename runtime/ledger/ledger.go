@@ -29,6 +29,8 @@ import (
 //	idx/doubt               steps in doubt
 //	idx/started             attempts started lately, for rates
 //	idx/cooling             targets acted on within their cooldown
+//	idx/controls            what persons have disabled, and their maintenance windows
+//	control/<when>-<name>   every control that was set or lifted
 //	cool/<action>/<target>  when the action last started on the target
 //	last/<target>           the target's last attempt
 //	episodes/<runbook>      open episodes of a runbook, by target
@@ -36,11 +38,12 @@ import (
 //	clock                   trusted time
 //	run/<id>                trace.Run
 const (
-	KeyOpen    = "idx/open"
-	KeyDoubt   = "idx/doubt"
-	KeyStarted = "idx/started"
-	KeyCooling = "idx/cooling"
-	KeyClock   = "clock"
+	KeyOpen     = "idx/open"
+	KeyDoubt    = "idx/doubt"
+	KeyStarted  = "idx/started"
+	KeyCooling  = "idx/cooling"
+	KeyControls = "idx/controls"
+	KeyClock    = "clock"
 )
 
 // KeyAttempt is the key of an attempt by its id.

@@ -284,9 +284,16 @@ func whereTo(typ, root string) string {
 	case "connection":
 		return "pass it on: project(connections = [connection(...)])"
 	case "policy", "limits":
+		if root == "runbook" {
+			return "pass it on: runbook(" + typ + " = " + typ + "(...))"
+		}
 		return "pass it on: project(" + typ + " = " + typ + "(...))"
 	case "rate":
 		return "pass it on: policy(rates = [rate(...)])"
+	case "weekly", "once":
+		return "pass it on: policy(maintenance = [" + typ + "(...)])"
+	case "protect":
+		return "pass it on: policy(protected = [protect(...)])"
 	case "webhook":
 		return "pass it on: project(notify = [webhook(...)])"
 	}

@@ -9,11 +9,13 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/seed1de3961f/runbook/builtins/declare"
+	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/builtins/kit/kittest"
 	"github.com/seed1de3961f/runbook/builtins/metrics"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 )
@@ -123,6 +125,7 @@ func module(records ...*value.Record) sandbox.Module {
 func TestContract(t *testing.T) {
 	t.Parallel()
 	kittest.Contract(t, Families())
+	kittest.Contract(t, []kit.Family{RunbookPolicy()})
 }
 
 func TestVocabulary(t *testing.T) {
@@ -159,7 +162,12 @@ func TestSettings(t *testing.T) {
 			rec("connection", "plugin", "exec", "name", "web", "match", dict{"role": "web"}, "config", dict{"dir": "/x", "token": rec("secret.env", "name", "T")}),
 		},
 		"policy", rec("policy", "mode", "approve", "severity", "critical", "cooldown", "2h", "attempts", 1, "rates", []any{rec("rate", "count", 5, "per", "1h")},
-			"open", 3, "open_per_fleet", 2, "fleet_share", 10, "settle", "5m"),
+			"open", 3, "open_per_fleet", 2, "fleet_share", 10, "settle", "5m", "change_settle", "20m",
+			"maintenance", []any{
+				rec("weekly", "days", []any{"sat", "Sunday"}, "at", "02:30", "length", "4h", "zone", "Europe/Berlin", "labels", dict{"component": "db"}, "reason", "patching"),
+				rec("once", "start", "2026-12-20 22:00", "end", "2027-01-04", "zone", "Europe/Berlin", "reason", "change freeze"),
+			},
+			"protected", []any{rec("protect", "labels", dict{"component": "db"}, "reason", "primaries"), rec("protect", "target", "w9", "reason", "canary")}),
 		"notify", []any{rec("webhook", "url", rec("secret.file", "path", "/run/hook"), "owners", []any{"team-a"}, "headers", dict{"X-Token": rec("secret.env", "name", "T")})},
 		"sampling", "30s", "max_age", "5m", "deadline", "2m", "heartbeat", "beat.prom", "heartbeat_url", "https://ping.example/x",
 		"limits", rec("limits", "steps", 5000, "time", "5s", "memory", "64MiB", "source_file", "16KiB", "source", "1MiB"),
@@ -169,7 +177,21 @@ func TestSettings(t *testing.T) {
 	}
 	wantPolicy := guard.Policy{
 		Mode: guard.Approve, SeverityCeiling: guard.Critical, Cooldown: 2 * time.Hour, Attempts: 1, Rates: []guard.Rate{{Count: 5, Per: time.Hour}},
-		OpenTotal: 3, OpenPerFleet: 2, FleetShare: 10, Settle: 5 * time.Minute,
+		OpenTotal: 3, OpenPerFleet: 2, FleetShare: 10, Settle: 5 * time.Minute, ChangeSettle: 20 * time.Minute,
+		Maintenance: []control.Window{
+			{
+				Name: "weekly", Selector: control.Selector{Labels: map[string]string{"component": "db"}}, Reason: "patching", By: got.Policy.Maintenance[0].By,
+				Days: []time.Weekday{time.Saturday, time.Sunday}, At: 150 * time.Minute, Length: 4 * time.Hour, Zone: "Europe/Berlin",
+			},
+			{
+				Name: "once", Selector: control.Selector{Labels: map[string]string{}, All: true}, Reason: "change freeze", By: got.Policy.Maintenance[1].By,
+				Start: time.Date(2026, 12, 20, 21, 0, 0, 0, time.UTC), End: time.Date(2027, 1, 3, 23, 0, 0, 0, time.UTC), Zone: "Europe/Berlin",
+			},
+		},
+		Protected: []guard.Protection{
+			{Selector: control.Selector{Labels: map[string]string{"component": "db"}}, Reason: "primaries"},
+			{Selector: control.Selector{Labels: map[string]string{}, Target: "w9"}, Reason: "canary"},
+		},
 	}
 	wantLimits := sandbox.Limits{Steps: 5000, Time: 5 * time.Second, Memory: 64 << 20, SourceFile: 16 << 10, SourceAll: 1 << 20}
 	if diff := cmp.Diff(wantPolicy, got.Policy) + cmp.Diff(wantLimits, got.Limits); diff != "" {
@@ -288,6 +310,11 @@ func TestTargetKey(t *testing.T) {
 	}
 }
 
+func loadPolicy(s *Settings, p *value.Record) (*Runbook, error) {
+	v := Vocabulary(append(declare.Families(), metrics.Family(), RunbookPolicy()))
+	return decodeRunbook(s, "x.star", v, module(rec("runbook", with(runbookArgs(), "policy", p)...)))
+}
+
 func TestTighten(t *testing.T) {
 	t.Parallel()
 	s, err := settings(t, "policy", rec("policy", "mode", "approve", "attempts", 3, "cooldown", "1h"))
@@ -303,6 +330,42 @@ func TestTighten(t *testing.T) {
 	}
 	if rb.Mode != guard.Approve || rb.Policy.Mode != guard.Approve || rb.Policy.Attempts != 1 || rb.Policy.Cooldown != 2*time.Hour {
 		t.Errorf("%+v", rb.Policy)
+	}
+	own := rec("policy", "open", 1, "fleet_share", 10, "settle", "3m", "change_settle", "1h", "severity", "info",
+		"rates", []any{rec("rate", "count", 1, "per", "1h")}, "protected", []any{rec("protect", "target", "w9", "reason", "canary")})
+	if rb, err = loadPolicy(s, own); err != nil {
+		t.Fatal(err)
+	}
+	if p := rb.Policy; p.FleetShare != 10 || p.Settle != 3*time.Minute || p.ChangeSettle != time.Hour || p.SeverityCeiling != guard.Info || len(p.Rates) != 3 || len(p.Protected) != 1 {
+		t.Errorf("%+v", p)
+	}
+	for _, c := range []struct {
+		name, is, than string
+		value          any
+	}{
+		{"open", "2", "1", 2},
+		{"open_per_fleet", "2", "1", 2},
+		{"fleet_share", "21", "20", 21},
+		{"settle", "1m59s", "2m", "1m59s"},
+		{"change_settle", "9m", "10m", "9m"},
+		{"severity", "critical", "warning", "critical"},
+		{"rates", "4 per 10m", "3 per 10m", []any{rec("rate", "count", 4, "per", "10m")}},
+		{"rates", "11 per 30m", "10 per 1h", []any{rec("rate", "count", 11, "per", "30m")}},
+	} {
+		_, err := loadPolicy(s, rec("policy", c.name, c.value))
+		check(t, err, "x.star:2:5: policy: "+c.name+" is "+c.is+", looser than the project's "+c.than+
+			" | a runbook may be stricter than the project, not looser: change policy("+c.name+"=) in project.star")
+	}
+	for text, p := range map[string]*value.Record{
+		"x.star:1:1: protect: it names nothing, and nothing is never taken for everything | name what is protected: protect(labels = {\"component\": \"db\"}, reason = \"...\")": rec("policy", "protected", []any{rec("protect", "reason", "x")}),
+		"x.star:3:5: protect: labels has a pattern: \"a\": \"*\" | labels are compared as they are; write the value itself":                                                      rec("policy", "protected", []any{rec("protect", "reason", "x", "labels", dict{"a": "*"})}),
+		"x.star:3:5: weekly: at \"2am\" is not a time of day | write it like \"02:00\"":                                                                                          rec("policy", "maintenance", []any{rec("weekly", "days", []any{"sat"}, "at", "2am", "length", "1h", "reason", "x")}),
+		"x.star:2:5: weekly: days \"caturday\" is not a day of the week | write mon, tue, wed, thu, fri, sat or sun":                                                             rec("policy", "maintenance", []any{rec("weekly", "days", []any{"caturday"}, "at", "02:00", "length", "1h", "reason", "x")}),
+		"x.star:1:1: once: it must end after it begins":                                                                                                                          rec("policy", "maintenance", []any{rec("once", "start", "2026-03-01", "end", "2026-03-01", "reason", "x")}),
+		"x.star:4:5: once: start there is no time zone \"Mars\" | write one of the IANA database, such as Europe/Berlin, or UTC":                                                 rec("policy", "maintenance", []any{rec("once", "end", "2026-03-02", "zone", "Mars", "start", "2026-03-01", "reason", "x")}),
+	} {
+		_, err := loadPolicy(s, p)
+		check(t, err, text)
 	}
 	if rb, err = load("mode", "shadow"); err != nil || rb.Mode != guard.Shadow {
 		t.Errorf("%v", err)

@@ -47,7 +47,7 @@ func (rb *Runbook) Param(name string) (value.Value, bool) { v, ok := rb.params[n
 // LoadRunbook reads one runbook file. families are builtins.All() and one for each plugin: those that only
 // declare are the file's vocabulary, the others stand under ctx.
 func LoadRunbook(ctx context.Context, w sandbox.Worker, t *Tree, s *Settings, path string, families []kit.Family) (*Runbook, error) {
-	vocab := Vocabulary(families)
+	vocab := Vocabulary(slices.Concat(families, []kit.Family{RunbookPolicy()}))
 	m, err := w.Load(ctx, path, vocab, t)
 	if err != nil {
 		return nil, err

@@ -58,7 +58,7 @@ func declaration(v sandbox.Vocabulary) func(name string) (kit.Function, bool) {
 func Families() []kit.Family {
 	return []kit.Family{
 		{Doc: "The settings of a project, in project.star at its root.", Functions: []kit.Function{
-			projectFn(), connectionFn(), policyFn(), rateFn(), webhookFn(), limitsFn(),
+			projectFn(), connectionFn(), policyFn(), rateFn(), weeklyFn(), onceFn(), protectFn(), webhookFn(), limitsFn(),
 		}},
 		{Name: "secret", Doc: "Secrets by reference: the value is read when it is needed, and is never written down.", Functions: []kit.Function{
 			{
@@ -103,33 +103,6 @@ func connectionFn() kit.Function {
 			{Name: "name", Type: kit.StringT, Doc: "name of the connection, unique in the project; the plugin's if not given"},
 			{Name: "match", Type: kit.Labels, Doc: "the labels that a target must have, all of them; required, except for metrics"},
 			{Name: "config", Type: kit.Dict, Doc: "the plugin's settings; the plugin's defaults if not given"},
-		},
-	}
-}
-
-func policyFn() kit.Function {
-	return kit.Function{
-		Name: "policy", Kind: kit.Declare, Doc: "The limits of every runbook. A runbook may be stricter, never looser.",
-		Params: []kit.Param{
-			{Name: "mode", Type: kit.StringT, Default: value.String("auto"), Doc: `how far any runbook may go: "shadow", "recommend", "approve" or "auto"; the more careful of this and the runbook's applies`},
-			{Name: "severity", Type: kit.StringT, Default: value.String("warning"), Doc: `the worst problem that may be acted on automatically: "info", "warning" or "critical"`},
-			{Name: "cooldown", Type: kit.Duration, Default: value.Duration(time.Hour), Doc: "how long an action rests on a target after it started"},
-			{Name: "attempts", Type: kit.Int, Default: value.Int(2), Doc: "how many attempts one problem of one target gets before a person is called"},
-			{Name: "rates", Type: kit.List, Record: []string{"rate"}, Doc: `how many attempts may start, over all runbooks; rate(3, per = "10m") and rate(10, per = "1h") if not given`},
-			{Name: "open", Type: kit.Int, Default: value.Int(1), Doc: "how many attempts may be open at once"},
-			{Name: "open_per_fleet", Type: kit.Int, Default: value.Int(1), Doc: "how many attempts may be open at once in one fleet"},
-			{Name: "fleet_share", Type: kit.Int, Default: value.Int(20), Doc: "the percentage of a fleet, from 1 to 100, that may be bad at once for anything to act; rounded down, but one target always may"},
-			{Name: "settle", Type: kit.Duration, Default: value.Duration(2 * time.Minute), Doc: "how long a target rests after an attempt that is not verified"},
-		},
-	}
-}
-
-func rateFn() kit.Function {
-	return kit.Function{
-		Name: "rate", Kind: kit.Declare, Positional: 1, Doc: "A limit on how many attempts may start in any window of a length.",
-		Params: []kit.Param{
-			{Name: "count", Type: kit.Int, Required: true, Doc: "how many may start; the next one is refused"},
-			{Name: "per", Type: kit.Duration, Required: true, Doc: "length of the window"},
 		},
 	}
 }

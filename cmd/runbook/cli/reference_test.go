@@ -10,13 +10,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runtime/guard"
 )
 
 var update = flag.Bool("update", false, "write the generated pages instead of comparing them")
 
 const docs = "../../../docs/"
 
-// TestReference compares docs/cli.md with the list of commands; make generate writes it.
+// TestReference compares docs/cli.md and docs/guards.md with the lists of commands and guards; make generate writes them.
 func TestReference(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
@@ -37,18 +38,40 @@ func TestReference(t *testing.T) {
 	for _, s := range commands() {
 		walk(nil, s)
 	}
+	generated(t, "cli.md", b.String())
+	generated(t, "guards.md", guardsPage())
+}
+
+// guardsPage is the list of guards, in its order.
+func guardsPage() string {
+	var b strings.Builder
+	b.WriteString("# Guards\n\nGenerated from the list of guards by `make generate`; do not edit.\n\n" +
+		"Every action passes all of them, and all are asked each time: `runbook run --dry-run` and `runbook explain` show what each measured, its\n" +
+		"limit, and when it lifts. All are on. A runbook may be stricter than project.star with `runbook(policy = policy(...))`, never looser: that is an\n" +
+		"error when it is loaded. Percentages round down. What a guard lacks to judge, it refuses.\n\n" +
+		"An attempt is all that one evaluation does to one target. Some guards are judged once an attempt, at its first step, the others at every step.\n")
+	judged := map[guard.Scope]string{guard.PerAttempt: "once an attempt, at its first step", guard.PerStep: "at every step"}
+	for _, g := range guard.All() {
+		fmt.Fprintf(&b, "\n## %s\n\nJudged %s. %s\n\n%s\n", g.Name, judged[g.Scope], g.Doc, g.Set)
+	}
+	return b.String()
+}
+
+// generated compares a page with what is generated, or writes it.
+func generated(t *testing.T, name, want string) {
+	t.Helper()
 	if *update {
-		if err := os.WriteFile(docs+"cli.md", []byte(b.String()), 0o644); err != nil {
+		if err := os.WriteFile(docs+name, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	got, err := os.ReadFile(docs + "cli.md")
+	got, err := os.ReadFile(docs + name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(b.String(), string(got)); diff != "" {
-		t.Errorf("docs/cli.md is not what make generate writes (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("docs/%s is not what make generate writes (-want +got):\n%s", name, diff)
 	}
 }
 

@@ -24,16 +24,19 @@ the store cannot be read.`,
 }
 
 type statusResult struct {
-	State   string             `json:"state"`
-	Halted  bool               `json:"halted"`
-	Halt    []control.HaltInfo `json:"halt"`
-	Open    []ledger.Open      `json:"open"`
-	InDoubt []ledger.Doubt     `json:"in_doubt"`
-	Cooling []ledger.Cooling   `json:"cooling"`
-	Runs    []runLine          `json:"runs"`
-	now     time.Time
-	trusted time.Duration
-	unread  bool
+	State  string             `json:"state"`
+	Halted bool               `json:"halted"`
+	Halt   []control.HaltInfo `json:"halt"`
+	// Disabled and Maintenance are what persons have set, the windows of project.star not included.
+	Disabled    []control.Disable `json:"disabled"`
+	Maintenance []control.Window  `json:"maintenance"`
+	Open        []ledger.Open     `json:"open"`
+	InDoubt     []ledger.Doubt    `json:"in_doubt"`
+	Cooling     []ledger.Cooling  `json:"cooling"`
+	Runs        []runLine         `json:"runs"`
+	now         time.Time
+	trusted     time.Duration
+	unread      bool
 }
 
 func runStatus(ctx context.Context, c *call) (result, error) {
@@ -43,7 +46,7 @@ func runStatus(ctx context.Context, c *call) (result, error) {
 	}
 	res := statusResult{
 		State: state.Dir, Halt: state.Check(c.stdio.Env), now: c.stdio.Now(), unread: true,
-		Open: []ledger.Open{}, InDoubt: []ledger.Doubt{}, Cooling: []ledger.Cooling{}, Runs: []runLine{},
+		Disabled: []control.Disable{}, Maintenance: []control.Window{}, Open: []ledger.Open{}, InDoubt: []ledger.Doubt{}, Cooling: []ledger.Cooling{}, Runs: []runLine{},
 	}
 	res.Halted = len(res.Halt) > 0
 	st, err := openStore(state, "status")
@@ -59,6 +62,11 @@ func runStatus(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return res, err
 	}
+	controls, err := ledger.ListControls(ctx, st, res.now)
+	if err != nil {
+		return res, err
+	}
+	res.Disabled, res.Maintenance = append(res.Disabled, controls.Disables...), append(res.Maintenance, controls.Windows...)
 	res.unread, res.trusted = false, s.Now.Trusted
 	res.Open, res.InDoubt, res.Cooling = append(res.Open, s.Open...), append(res.InDoubt, s.InDoubt...), append(res.Cooling, s.Cooling...)
 	for _, r := range runs {
@@ -94,6 +102,8 @@ func (r statusResult) text(u *ui) {
 			u.Printf("  %s\n", row)
 		}
 	}
+	section("disabled", "nothing", r.disabled())
+	section("maintenance", "no window of a person", r.windows())
 	var doubt, open, cooling []string
 	for _, d := range r.InDoubt {
 		doubt = append(doubt, fmt.Sprintf("%s  %s on %s (%s), began %s; runbook actions %s", red(d.ID), d.Action, d.Target, d.Runbook, when(d.Since.Wall, r.now), d.ID))
@@ -124,4 +134,28 @@ func (r statusResult) text(u *ui) {
 	}
 	u.Printf("last runs:\n")
 	runsResult{Runs: r.Runs, now: r.now}.text(u)
+}
+
+func (r statusResult) disabled() []string {
+	var rows []string
+	for _, d := range r.Disabled {
+		until := "until a person lifts it"
+		if !d.Until.IsZero() {
+			until = "lifts " + when(d.Until, r.now)
+		}
+		rows = append(rows, fmt.Sprintf("%s, set %s by %s, %s: %s; runbook enable %s", yellow(d.String()), when(d.At, r.now), d.By, until, d.Reason, d.Name))
+	}
+	return rows
+}
+
+func (r statusResult) windows() []string {
+	var rows []string
+	for _, w := range r.Maintenance {
+		state := "closed now"
+		if until, open := w.Covering(r.now); open {
+			state = yellow("OPEN") + ", closes " + when(until, r.now)
+		}
+		rows = append(rows, fmt.Sprintf("%s: %s (%s) by %s: %s; runbook maintenance remove %s", w.Selector, state, w.When(), w.By, w.Reason, w.Name))
+	}
+	return rows
 }
