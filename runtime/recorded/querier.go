@@ -80,7 +80,11 @@ func (db *DB) match(matchers []*labels.Matcher) []series {
 func (s series) between(mint, maxt millis) series {
 	lo := sort.Search(len(s.ts), func(i int) bool { return s.ts[i] >= mint })
 	hi := sort.Search(len(s.ts), func(i int) bool { return s.ts[i] > maxt })
-	s.ts, s.vs = s.ts[lo:max(lo, hi)], s.vs[lo:max(lo, hi)]
+	hi = max(lo, hi)
+	s.ts, s.vs = s.ts[lo:hi], s.vs[lo:hi]
+	if s.hs != nil {
+		s.hs = s.hs[lo:hi]
+	}
 	return s
 }
 
@@ -179,14 +183,15 @@ func (s *series) Iterator(old chunkenc.Iterator) chunkenc.Iterator {
 	if !ok {
 		it = &iterator{}
 	}
-	*it = iterator{ts: s.ts, vs: s.vs, at: -1}
+	*it = iterator{ts: s.ts, vs: s.vs, hs: s.hs, at: -1}
 	return it
 }
 
-// iterator walks over the floats of one series.
+// iterator walks over the samples of one series.
 type iterator struct {
 	ts []millis
 	vs []float64
+	hs []*histogram.FloatHistogram
 	at int
 }
 
@@ -206,10 +211,13 @@ func (it *iterator) Seek(t millis) chunkenc.ValueType {
 }
 
 func (it *iterator) kind() chunkenc.ValueType {
-	if it.at < len(it.ts) {
-		return chunkenc.ValFloat
+	switch {
+	case it.at >= len(it.ts):
+		return chunkenc.ValNone
+	case it.hs != nil && it.hs[it.at] != nil:
+		return chunkenc.ValFloatHistogram
 	}
-	return chunkenc.ValNone
+	return chunkenc.ValFloat
 }
 
 // At implements chunkenc.Iterator.
@@ -221,14 +229,19 @@ func (it *iterator) AtT() millis { return it.ts[it.at] }
 // AtST implements chunkenc.Iterator: start timestamps are not kept.
 func (it *iterator) AtST() millis { return 0 }
 
-// AtHistogram implements chunkenc.Iterator; it is never asked for, since every value is a float.
+// AtHistogram implements chunkenc.Iterator; it is never asked for, since histograms are kept as those of floats.
 func (it *iterator) AtHistogram(*histogram.Histogram) (int64, *histogram.Histogram) {
 	return it.ts[it.at], nil
 }
 
-// AtFloatHistogram implements chunkenc.Iterator; it is never asked for, since every value is a float.
-func (it *iterator) AtFloatHistogram(*histogram.FloatHistogram) (int64, *histogram.FloatHistogram) {
-	return it.ts[it.at], nil
+// AtFloatHistogram implements chunkenc.Iterator. The engine changes what it is given.
+func (it *iterator) AtFloatHistogram(into *histogram.FloatHistogram) (int64, *histogram.FloatHistogram) {
+	h := it.hs[it.at]
+	if into == nil {
+		return it.ts[it.at], h.Copy()
+	}
+	h.CopyTo(into)
+	return it.ts[it.at], into
 }
 
 // Err implements chunkenc.Iterator.

@@ -1,8 +1,8 @@
 // Package recorded keeps metric samples in memory and answers PromQL over them with Prometheus' own
 // engine, so that a test, a demo or a backtest asks exactly the queries that production asks.
 //
-// It is the only package that imports the engine. Samples are floats (no native histograms): per series two
-// slices, times and values, to which only the end is ever written. A query copies the slice headers of the
+// It is the only package that imports the engine. Per series there are slices of times and values, and of native
+// histograms if it has any, to which only the end is ever written. A query copies the slice headers of the
 // series that it selects and then needs no lock. One selector sees a scraped page as a whole or not at all; two
 // selectors of one query may see a page that arrived between them differently.
 //
@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/promql"
@@ -37,6 +38,8 @@ type Options struct {
 	Timeout time.Duration
 	// MaxSamples is how many samples one query may hold in memory; 0 means 50 million.
 	MaxSamples int
+	// SubqueryStep is the step of a subquery that names none; 0 means 1m.
+	SubqueryStep time.Duration
 	// Now is the time of an API query that names none; nil means the time of the newest sample.
 	Now func() time.Time
 }
@@ -57,12 +60,13 @@ type DB struct {
 // millis is a time in milliseconds since 1970, as Prometheus keeps it.
 type millis = int64
 
-// series is one series. Elements of ts and vs are never changed once they are written, so that a copy of the two
+// series is one series. Elements of its slices are never changed once they are written, so that a copy of the
 // headers is a snapshot; retention only moves the front.
 type series struct {
 	labels labels.Labels
 	ts     []millis // rising
 	vs     []float64
+	hs     []*histogram.FloatHistogram // nil for a series of floats only; else as long as ts, with nil where vs counts
 }
 
 // New makes an empty DB.
@@ -76,6 +80,9 @@ func New(o Options) *DB {
 	if o.MaxSamples == 0 {
 		o.MaxSamples = 50_000_000
 	}
+	if o.SubqueryStep == 0 {
+		o.SubqueryStep = time.Minute
+	}
 	p := parser.NewParser(parser.Options{})
 	return &DB{
 		opts:   o,
@@ -84,7 +91,7 @@ func New(o Options) *DB {
 			MaxSamples:               o.MaxSamples,
 			Timeout:                  o.Timeout,
 			LookbackDelta:            o.Lookback,
-			NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },
+			NoStepSubqueryIntervalFn: func(int64) int64 { return o.SubqueryStep.Milliseconds() },
 			EnableAtModifier:         true,
 			EnableNegativeOffset:     true,
 			Parser:                   p,
@@ -105,7 +112,7 @@ func (db *DB) Append(lset map[string]string, t time.Time, v float64) error {
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	err := db.append(sample{l, t.UnixMilli(), v})
+	err := db.append(sample{labels: l, t: t.UnixMilli(), v: v})
 	db.sweep()
 	return err
 }
@@ -130,6 +137,7 @@ type sample struct {
 	labels labels.Labels
 	t      millis
 	v      float64
+	h      *histogram.FloatHistogram // instead of v
 }
 
 // check refuses labels that Prometheus would refuse.
@@ -148,24 +156,71 @@ func (db *DB) append(s sample) error {
 	if s.t < db.cutoff() {
 		return nil
 	}
-	key := string(s.labels.Bytes(nil))
-	ser := db.series[key]
-	if ser == nil {
-		ser = &series{labels: s.labels}
-		db.series[key] = ser
-		db.index.add(ser)
+	ser := db.of(s.labels)
+	if err := ser.append(s); err != nil {
+		return err
 	}
-	if n := len(ser.ts); n > 0 && s.t <= ser.ts[n-1] {
-		if s.t == ser.ts[n-1] && math.Float64bits(s.v) == math.Float64bits(ser.vs[n-1]) {
-			return nil
-		}
-		return fmt.Errorf("%w: %s at %s", ErrOutOfOrder, s.labels, time.UnixMilli(s.t).UTC().Format(time.RFC3339Nano))
-	}
-	ser.ts = append(ser.ts, s.t)
-	ser.vs = append(ser.vs, s.v)
 	db.newest = max(db.newest, s.t)
 	ser.trim(db.cutoff())
 	return nil
+}
+
+// of is the series with these labels, which are kept; the caller holds the lock.
+func (db *DB) of(l labels.Labels) *series {
+	key := string(l.Bytes(nil))
+	ser := db.series[key]
+	if ser == nil {
+		ser = &series{labels: l}
+		db.series[key] = ser
+		db.index.add(ser)
+	}
+	return ser
+}
+
+// append adds a sample to its series. A repeated one is ignored.
+func (s *series) append(x sample) error {
+	if n := len(s.ts); n > 0 && x.t <= s.ts[n-1] {
+		if x.t == s.ts[n-1] && s.is(n-1, x) {
+			return nil
+		}
+		return fmt.Errorf("%w: %s at %s", ErrOutOfOrder, s.labels, time.UnixMilli(x.t).UTC().Format(time.RFC3339Nano))
+	}
+	if x.h != nil {
+		if s.hs == nil {
+			s.hs = make([]*histogram.FloatHistogram, len(s.ts))
+		}
+		x.h = s.hinted(x.h)
+	}
+	s.ts = append(s.ts, x.t)
+	s.vs = append(s.vs, x.v)
+	if s.hs != nil {
+		s.hs = append(s.hs, x.h)
+	}
+	return nil
+}
+
+// hinted is a copy of a histogram that says whether its counters were reset, as Prometheus' storage notes it.
+func (s *series) hinted(h *histogram.FloatHistogram) *histogram.FloatHistogram {
+	h = h.Copy()
+	if h.CounterResetHint == histogram.GaugeType {
+		return h
+	}
+	h.CounterResetHint = histogram.UnknownCounterReset
+	if n := len(s.hs); n > 0 && s.hs[n-1] != nil && s.hs[n-1].CounterResetHint != histogram.GaugeType {
+		h.CounterResetHint = histogram.NotCounterReset
+		if h.DetectReset(s.hs[n-1]) {
+			h.CounterResetHint = histogram.CounterReset
+		}
+	}
+	return h
+}
+
+// is says whether the i-th sample has the value of x.
+func (s *series) is(i int, x sample) bool {
+	if s.hs != nil && s.hs[i] != nil || x.h != nil {
+		return s.hs != nil && s.hs[i] != nil && s.hs[i].Equals(x.h)
+	}
+	return math.Float64bits(x.v) == math.Float64bits(s.vs[i])
 }
 
 // stale ends a series; the caller holds the lock.
@@ -174,7 +229,7 @@ func (db *DB) stale(l labels.Labels, t millis) error {
 	if ser == nil || len(ser.vs) == 0 || value.IsStaleNaN(ser.vs[len(ser.vs)-1]) {
 		return nil
 	}
-	return db.append(sample{ser.labels, t, staleNaN()})
+	return db.append(sample{labels: ser.labels, t: t, v: staleNaN()})
 }
 
 func staleNaN() float64 { return math.Float64frombits(value.StaleNaN) }
@@ -194,6 +249,9 @@ func (s *series) trim(cutoff millis) {
 	}
 	i := sort.Search(len(s.ts), func(i int) bool { return s.ts[i] >= cutoff })
 	s.ts, s.vs = s.ts[i:], s.vs[i:]
+	if s.hs != nil {
+		s.hs = s.hs[i:]
+	}
 }
 
 // sweep removes series that retention has emptied, a few times per retention; the caller holds the lock.

@@ -84,7 +84,7 @@ func (db *DB) commit(t *Target, samples []sample, now millis, up float64) error 
 		}
 	}
 	t.seen = seen
-	errs = append(errs, db.append(sample{t.up(), now, up}))
+	errs = append(errs, db.append(sample{labels: t.up(), t: now, v: up}))
 	db.sweep()
 	return errors.Join(errs...)
 }
@@ -146,7 +146,7 @@ func (t *Target) parse(page []byte, contentType string, now millis) ([]sample, e
 		var l labels.Labels
 		p.Labels(&l)
 		_, at, v := p.Series()
-		s := sample{t.relabel(l), now, v}
+		s := sample{labels: t.relabel(l), t: now, v: v}
 		if at != nil {
 			s.t = *at
 		}

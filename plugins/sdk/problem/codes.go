@@ -29,6 +29,8 @@ const (
 	Sandbox       Code = "sandbox"
 	Project       Code = "project"
 	Query         Code = "query"
+	Recording     Code = "recording"
+	TestFailed    Code = "test-failed"
 	NoData        Code = "no-data"
 	MetricsSource Code = "metrics-source"
 	PluginMissing Code = "plugin-missing"
@@ -68,6 +70,8 @@ func All() []Info {
 		{Load, ExitUsage, "a file could not be loaded"},
 		{Project, ExitUsage, "project.star is missing or says something impossible"},
 		{Query, ExitUsage, "a query is not valid PromQL, or not of the shape that is needed"},
+		{Recording, ExitUsage, "recorded metrics or rules could not be read"},
+		{TestFailed, ExitFailed, "a test of a runbook failed"},
 		{Script, ExitFailed, "a runbook failed while it ran"},
 		{Limit, ExitFailed, "a runbook used more time, memory or steps than it may"},
 		{Sandbox, ExitInternal, "the worker process that evaluates runbooks could not be trusted"},
