@@ -75,7 +75,7 @@ var confined = []struct {
 }
 
 // pure packages decide; they cannot touch the world even by accident.
-var pure = []string{"runtime/action", "runtime/guard", "plugins/sdk/value", "plugins/sdk/problem"}
+var pure = []string{"runtime/action", "runtime/breaker", "runtime/guard", "plugins/sdk/value", "plugins/sdk/problem"}
 
 var world = []string{"os", "os/exec", "os/signal", "net", "net/http", "syscall", "golang.org/x/sys/unix", "math/rand", "math/rand/v2", "crypto/rand"}
 

@@ -181,6 +181,8 @@ type Attempt struct {
 	OpenedAt  Clock        `json:"opened_at"`
 	EndedAt   Clock        `json:"ended_at,omitzero"` // end of the last step
 	Verify    Verification `json:"verify"`
+	Control   bool         `json:"control,omitempty"` // a person's control ended it: that is no failure, and does not count for the breaker
+	Counted   bool         `json:"counted,omitempty"` // the breaker has been told that it went badly
 	History   []Change     `json:"history"`
 }
 

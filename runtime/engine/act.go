@@ -12,6 +12,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/breaker"
 	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
@@ -146,6 +147,7 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 	first := v.attempt == nil
 	var step *action.Step
 	var attempt *action.Attempt
+	policy := v.rb.Policy.WithDefaults()
 	decide := func(tx store.ReadTx, now action.Clock) error {
 		step, attempt = nil, nil
 		rec.Refused = false
@@ -196,6 +198,10 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 		if err != nil {
 			return err
 		}
+		// What has happened is judged under the policy as it is now, also if this is refused.
+		if _, err := ledger.TellBreaker(tx, now, breaker.Judged{Policy: policy.Breaker}); err != nil {
+			return err
+		}
 		if err := decide(tx, now); err != nil || rec.Refused {
 			return err
 		}
@@ -210,8 +216,13 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 		}
 		attempt.Steps = append(attempt.Steps, step.Key)
 		rec.ID = step.ID
-		if err := ledger.Charge(tx, attempt, step, first, now, longest(v.rb.Policy.WithDefaults().Rates)); err != nil {
+		if err := ledger.Charge(tx, attempt, step, first, now, longest(policy.Rates)); err != nil {
 			return err
+		}
+		if first {
+			if _, err := ledger.TellBreaker(tx, now, breaker.Began{Attempt: attempt.ID}); err != nil {
+				return err
+			}
 		}
 		if err := ledger.Put(tx, attempt, step); err != nil {
 			return err

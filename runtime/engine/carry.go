@@ -119,6 +119,8 @@ func (v *evaluation) decline(ctx context.Context, x pluginhost.Execution, why st
 // doubt records that nobody knows whether the effect happened, and tells the owner.
 func (v *evaluation) doubt(c *call, step *action.Step, rec *trace.Action, cause error) error {
 	v.say(rec, "outcome unknown: "+cause.Error())
+	// Halted with --kill it was a person who ended it.
+	v.killed = len(v.e.State.Check(v.e.Env)) > 0
 	if err := v.move(step, rec, action.Event{To: action.InDoubt, By: action.ByEngine, Why: cause.Error()}); err != nil {
 		return v.end(trace.Interrupted, err)
 	}
@@ -158,6 +160,7 @@ func (v *evaluation) move(step *action.Step, rec *trace.Action, ev action.Event)
 		if next.State.Settled() {
 			attempt.EndedAt = next.EndedAt
 		}
+		attempt.Control = attempt.Control || v.killed
 		if ev.To == action.Begun {
 			if m, ok := tx.(store.Marker); ok {
 				m.Mark()

@@ -3,14 +3,18 @@ package engine
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/breaker"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/project"
+	"github.com/seed1de3961f/runbook/runtime/store"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -74,5 +78,179 @@ func TestCoverage(t *testing.T) {
 	w.pass(15 * time.Second)
 	if ev := evaluationOf(t, w.tick(), "w3"); ev.Outcome != trace.Acted {
 		t.Errorf("%+v", ev)
+	}
+}
+
+// An attempt that does not help opens the breaker with two others, people are told once, a person's reset lets one canary at a time try, and
+// three that helped close it.
+func TestBreaker(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, map[string]string{"a.star": restart})
+	w.settings.Policy.FleetShare = 100
+	state := func() breaker.Doc {
+		d, _, err := ledger.Breaker(context.Background(), w.store, w.sample)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	for i, name := range []string{"w1", "w2", "w3"} {
+		w.sick(name)
+		if ev := evaluationOf(t, w.tick(), name); ev.Outcome != trace.Acted {
+			t.Fatalf("%s: %+v", name, ev)
+		}
+		w.pass(3 * time.Minute) // still sick: ineffective
+		w.tick()
+		w.depth[name] = 5
+		w.pass(5 * time.Minute)
+		if n := len(state().Bad); n != i+1 {
+			t.Fatalf("%d went badly, want %d", n, i+1)
+		}
+	}
+	if d := state(); d.State != breaker.Open || !strings.HasPrefix(d.Reason, "3 attempts went badly within 1h: a on instance=w1 ineffective") {
+		t.Fatalf("%+v", d)
+	}
+	w.sick("w4")
+	r := w.tick()
+	if got := refusals(evaluationOf(t, r, "w4")); !slices.Equal(got, []string{"breaker"}) || r.Exit != problem.ExitRefused || r.Breaker == "" {
+		t.Errorf("refused by %q, exit %d", got, r.Exit)
+	}
+	w.pass(5 * time.Hour)
+	w.tick()
+	if n := count(w.reasons(), "breaker open"); n != 1 || state().State != breaker.Open {
+		t.Errorf("told %d times: %q", n, w.reasons())
+	}
+	w.depth["w4"] = 5
+	w.pass(2 * time.Hour)
+	w.tick()
+	if _, err := ledger.ChangeBreaker(context.Background(), w.store, w.sample, breaker.ResetBy{Person: "ann", Reason: "storage is back"}); err != nil {
+		t.Fatal(err)
+	}
+	w.settings.Policy.OpenTotal, w.settings.Policy.OpenPerFleet = 2, 2
+	for i, name := range []string{"w1", "w2", "w3"} {
+		w.depth["w5"] = 1000
+		w.sick(name)
+		ev := evaluationOf(t, w.tick(), name)
+		if ev.Outcome != trace.Acted || state().Canary != ev.Attempt {
+			t.Fatalf("canary %d: %+v, %+v", i, ev, state())
+		}
+		w.depth[name] = 5
+		w.pass(15 * time.Second)
+		if got := refusals(evaluationOf(t, w.tick(), "w5")); !slices.Contains(got, "breaker") {
+			t.Errorf("a second canary beside the first was refused by %q", got)
+		}
+		w.depth["w5"] = 5
+		w.pass(time.Minute)
+		w.tick()
+		w.pass(15 * time.Minute)
+		w.tick()
+	}
+	if d := state(); d.State != breaker.Closed || len(d.Bad) != 0 {
+		t.Errorf("%+v", d)
+	}
+	if got := w.reasons(); count(got, "breaker half-open") != 1 || count(got, "breaker closed") != 1 {
+		t.Errorf("told %q", got)
+	}
+}
+
+func count(all []string, one string) (n int) {
+	for _, x := range all {
+		if x == one {
+			n++
+		}
+	}
+	return n
+}
+
+// What a halt interrupted is a person's doing and no failure.
+func TestHaltDoesNotCount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, map[string]string{"a.star": twoSteps})
+	w.sick("w3")
+	p := w.process()
+	halted := false
+	p.hook = func(point string) {
+		if point == "finished" && !halted {
+			halted = true
+			if err := w.state.Halt(context.Background(), control.HaltRequest{Reason: "stop", By: "ann"}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	r, err := p.run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ev := evaluationOf(t, r, "w3"); ev.Problem.Code != problem.Halted || ev.State != action.Closed {
+		t.Errorf("%+v", ev)
+	}
+	if d, _, err := ledger.Breaker(context.Background(), w.store, w.sample); err != nil || len(d.Bad) != 0 {
+		t.Errorf("%v, %+v", err, d)
+	}
+}
+
+const fleets = `runbook(
+    owner    = "team",
+    trigger  = every("15s"),
+    severity = "warning",
+    targets  = fleet(all = 'up{job="worker"}', sick = 'depth{job="worker"} > $limit', by = "instance", held = "30s"),
+    mode     = "auto",
+    params   = {"limit": param.int(100)},
+)
+
+def run(ctx):
+    ctx.svc.restart("x.service", reason = "stuck", timeout = "20s", within = "2m")
+`
+
+// Two fleets over their share are one problem: nothing acts anywhere until it has cleared.
+func TestWidespread(t *testing.T) {
+	t.Parallel()
+	other := strings.NewReplacer(`'up{job="worker"}'`, `'up{job="worker"} * 1'`).Replace(fleets)
+	w := newWorld(t, map[string]string{"a.star": fleets, "b.star": other})
+	w.depth["w1"], w.depth["w2"] = 1000, 1000
+	w.sick("w3")
+	w.tick()
+	d, _, err := ledger.Breaker(context.Background(), w.store, w.sample)
+	if err != nil || len(d.Wide) != 2 || len(w.effects) != 0 || count(w.reasons(), "breaker widespread") != 1 {
+		t.Fatalf("%v, %+v, told %q", err, d, w.reasons())
+	}
+	w.depth["w1"], w.depth["w2"] = 5, 5
+	w.pass(time.Minute)
+	w.tick() // sees that it has cleared, in whatever order the runbooks are looked at
+	w.pass(15 * time.Second)
+	w.tick()
+	if d, _, err = ledger.Breaker(context.Background(), w.store, w.sample); err != nil || len(d.Wide) != 0 || len(w.effects) != 1 || count(w.reasons(), "breaker cleared") != 1 {
+		t.Errorf("%v, %+v, %d effects, told %q", err, d, len(w.effects), w.reasons())
+	}
+}
+
+// A breaker that is missing beside other records, or unreadable, is open; its reset works all the same.
+func TestLostBreaker(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(tx store.Tx){
+		"missing":    func(tx store.Tx) { tx.Delete(ledger.KeyBreaker) },
+		"garbage":    func(tx store.Tx) { tx.Put(ledger.KeyBreaker, []byte("{")) },
+		"newer":      func(tx store.Tx) { tx.Put(ledger.KeyBreaker, []byte(`{"v":2,"state":"closed"}`)) },
+		"more in it": func(tx store.Tx) { tx.Put(ledger.KeyBreaker, []byte(`{"v":1,"state":"closed","but":"not really"}`)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, map[string]string{"a.star": restart})
+			w.tick()
+			if err := w.store.Update(t.Context(), nil, func(tx store.Tx) error { damage(tx); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			w.sick("w3")
+			if got := refusals(evaluationOf(t, w.tick(), "w3")); !slices.Equal(got, []string{"breaker"}) || len(w.effects) != 0 {
+				t.Errorf("refused by %q", got)
+			}
+			if _, err := ledger.ChangeBreaker(t.Context(), w.store, w.sample, breaker.ResetBy{Person: "ann", Reason: "looked"}); err != nil {
+				t.Fatal(err)
+			}
+			w.pass(15 * time.Second)
+			if ev := evaluationOf(t, w.tick(), "w3"); ev.Outcome != trace.Acted {
+				t.Errorf("%+v", ev)
+			}
+		})
 	}
 }

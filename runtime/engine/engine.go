@@ -25,6 +25,7 @@ import (
 	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/breaker"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
@@ -85,6 +86,7 @@ type engine struct {
 	source   source
 	deadline time.Time
 	doubtful []ledger.Doubt // what is in doubt when the run ends
+	broken   breaker.Doc    // where the breaker stands then
 	mu       sync.Mutex     // over conns
 	conns    map[string]pluginhost.Connection
 }
@@ -198,7 +200,7 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 	}
 	sort.SliceStable(tr.Targets, func(i, j int) bool { return tr.Targets[i].Key < tr.Targets[j].Key })
 	if !e.dry {
-		if err := e.observe(ctx, rb, all); err != nil {
+		if err := e.observe(ctx, rb, all, fleet); err != nil {
 			return err
 		}
 	}

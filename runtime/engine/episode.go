@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/seed1de3961f/runbook/runtime/breaker"
+	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/store"
@@ -15,19 +17,34 @@ const goneFor = 24 * time.Hour
 
 // observe moves the open episodes of a runbook on by what was seen: healthy time counts only where it was observed, and an
 // episode ends after an hour of it, or when the target has been gone for a day. None ends while an attempt holds the target.
-func (e *engine) observe(ctx context.Context, rb *project.Runbook, all []seen) error {
-	var eps map[string]ledger.Episode
-	err := e.Store.View(ctx, []string{ledger.KeyEpisodes(rb.Name)}, func(tx store.ReadTx) (err error) {
-		eps, err = ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes(rb.Name))
+//
+// The breaker learns in the same transaction whether the fleet is over its share. A healthy fleet without episodes costs no write.
+func (e *engine) observe(ctx context.Context, rb *project.Runbook, all []seen, fleet guard.FleetView) error {
+	looked := over(rb, fleet)
+	idle := false
+	err := e.Store.View(ctx, []string{ledger.KeyClock, ledger.KeyEpisodes(rb.Name), ledger.KeyBreaker}, func(tx store.ReadTx) error {
+		eps, err := ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes(rb.Name))
+		if err != nil {
+			return err
+		}
+		d, err := ledger.ReadBreaker(tx)
+		idle = len(eps) == 0 && !looked.Relevant(d)
 		return err
 	})
-	if err != nil || len(eps) == 0 {
+	if err != nil || idle {
 		return err
 	}
-	return e.Store.Update(ctx, []string{ledger.KeyClock, ledger.KeyOpen, ledger.KeyEpisodes(rb.Name)}, func(tx store.Tx) error {
+	return e.Store.Update(ctx, []string{ledger.KeyClock, ledger.KeyOpen, ledger.KeyEpisodes(rb.Name), ledger.KeyBreaker}, func(tx store.Tx) error {
 		now, err := ledger.Tick(tx, e.Sample)
 		if err != nil {
 			return err
+		}
+		if d, err := ledger.ReadBreaker(tx); err != nil {
+			return err
+		} else if looked.Relevant(d) {
+			if _, err := ledger.TellBreaker(tx, now, looked); err != nil {
+				return err
+			}
 		}
 		eps, err := ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes(rb.Name))
 		if err != nil {
@@ -69,4 +86,11 @@ func (e *engine) observe(ctx context.Context, rb *project.Runbook, all []seen) e
 		}
 		return ledger.Write(tx, ledger.KeyEpisodes(rb.Name), eps)
 	})
+}
+
+// over says whether more of the fleet is sick or unknown than its share allows. One target that is, is no share of anything.
+func over(rb *project.Runbook, f guard.FleetView) breaker.Looked {
+	l := breaker.Looked{Fleet: f.ID, Runbook: rb.Name, Members: len(f.Members), Bad: len(f.Sick) + len(f.Unknown)}
+	l.Over = !f.Single && l.Bad > guard.Share(l.Members, rb.Policy.WithDefaults().FleetShare)
+	return l
 }

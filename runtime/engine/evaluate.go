@@ -36,6 +36,7 @@ type evaluation struct {
 	failed  bool
 
 	doubtful string // the step that is in doubt
+	killed   bool   // and a halt is set: a person may have ended it
 
 	ended   trace.Outcome // why the engine ended the evaluation, if it did
 	endedBy *problem.Problem
@@ -259,6 +260,7 @@ func (v *evaluation) settleAttempt(tx store.Tx, a *action.Attempt, now action.Cl
 	if a.State != action.Open {
 		return nil // recovery has taken it over
 	}
+	a.Control = a.Control || v.record.Problem != nil && v.byControl()
 	to, why := action.Complete, "the evaluation ended: "+string(v.record.Outcome)
 	switch v.record.Outcome {
 	case trace.Failed, trace.Refused:

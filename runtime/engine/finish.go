@@ -3,10 +3,12 @@ package engine
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/breaker"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/store"
 	"github.com/seed1de3961f/runbook/runtime/trace"
@@ -134,7 +136,7 @@ func exitOf(r *trace.Run, ended error) problem.Exit {
 	for _, p := range r.Problems {
 		note(problem.ExitOf(p.Code))
 	}
-	if len(r.InDoubt) > 0 || len(r.Halt) > 0 {
+	if len(r.InDoubt) > 0 || len(r.Halt) > 0 || strings.HasPrefix(r.Breaker, string(breaker.Open)) {
 		note(problem.ExitRefused)
 	}
 	for _, v := range r.Verified {

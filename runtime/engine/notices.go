@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runtime/breaker"
+	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/notify"
 	"github.com/seed1de3961f/runbook/runtime/store"
 )
@@ -26,6 +28,9 @@ func (e *engine) notices(ctx context.Context) error {
 			}
 		}
 	}
+	if err := e.tellBreaker(ctx); err != nil {
+		return err
+	}
 	for _, d := range e.doubtful {
 		// Each run again, so that there are reminders until somebody resolves it.
 		n := notify.Notice{
@@ -38,6 +43,48 @@ func (e *engine) notices(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// tellBreaker tells people of every change of the breaker, each once.
+func (e *engine) tellBreaker(ctx context.Context) error {
+	if len(e.broken.Untold()) == 0 {
+		return nil
+	}
+	var all []notify.Notice
+	keys := []string{ledger.KeyClock, ledger.KeyBreaker}
+	for _, c := range e.broken.Untold() {
+		n := notify.Notice{
+			Kind: notify.Escalation, Episode: fmt.Sprintf("breaker change %d", c.Seq), Reason: "breaker " + c.To, Run: e.run.ID, At: c.At,
+			Text: fmt.Sprintf("the global breaker is %s since %s: %s", c.To, c.At.UTC().Format("2006-01-02 15:04:05Z"), c.Why),
+		}
+		switch c.To {
+		case string(breaker.Open):
+			n.Text += "\nno runbook acts; find out what is wrong, then: runbook breaker reset --reason \"why it is safe\""
+		case breaker.Widespread:
+			n.Text += "\nno runbook acts until fewer are sick or unknown; look for what they have in common"
+		default:
+			n.Kind = notify.Info
+		}
+		if c.By != "" {
+			n.Text += " (by " + c.By + ")"
+		}
+		all = append(all, n)
+		keys = append(keys, notify.Keys(n)...)
+	}
+	seq := e.broken.Seq
+	return e.Store.Update(ctx, keys, func(tx store.Tx) error {
+		now, err := ledger.Tick(tx, e.Sample)
+		if err != nil {
+			return err
+		}
+		for _, n := range all {
+			if err := notify.Put(tx, n, now.Wall); err != nil {
+				return err
+			}
+		}
+		_, err = ledger.TellBreaker(tx, now, breaker.ToldOf{Seq: seq})
+		return err
+	})
 }
 
 // deliver sends what waits in the outbox, also from earlier runs.

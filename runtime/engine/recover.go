@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/breaker"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/notify"
 	"github.com/seed1de3961f/runbook/runtime/process"
@@ -159,9 +160,16 @@ func (e *engine) recoverAttempt(ctx context.Context, id string) (left *problem.P
 // doubtReason is what makes the notice about an action in doubt one of its own: each is told, however many there are of an episode.
 func doubtReason(id string) string { return "in doubt: " + id }
 
-// doubts fills in what is in doubt when the run ends, whoever began it.
+// doubts fills in what is in doubt when the run ends, whoever began it, and where the breaker stands.
 func (e *engine) doubts(ctx context.Context) error {
-	return e.Store.View(ctx, []string{ledger.KeyDoubt}, func(tx store.ReadTx) error {
+	return e.Store.View(ctx, []string{ledger.KeyClock, ledger.KeyDoubt, ledger.KeyBreaker}, func(tx store.ReadTx) (err error) {
+		if e.broken, err = ledger.ReadBreaker(tx); err != nil {
+			return err
+		}
+		e.run.Breaker = ""
+		if e.broken.State != breaker.Closed {
+			e.run.Breaker = e.broken.String()
+		}
 		docs, err := ledger.Read[[]ledger.Doubt](tx, ledger.KeyDoubt)
 		e.doubtful, e.run.InDoubt = docs, nil
 		for _, d := range docs {

@@ -49,13 +49,15 @@ func (f FleetView) allowed(n, share int) (int, string) {
 		}
 		return f.MaxBad, fmt.Sprintf("at most %d of %d (max_bad)", f.MaxBad, n)
 	}
-	// Rounded down, and no float in between.
-	allowed := max(1, n*share/100)
+	allowed := Share(n, share)
 	if f.MaxBad > 0 && f.MaxBad < allowed {
 		return f.MaxBad, fmt.Sprintf("at most %d of %d (max_bad)", f.MaxBad, n)
 	}
 	return allowed, fmt.Sprintf("at most %d of %d (%d%%, rounded down, at least 1)", allowed, n, share)
 }
+
+// Share is how many of n targets a percentage is: rounded down, without a float in between, and at least 1.
+func Share(n, percent int) int { return max(1, n*percent/100) }
 
 // bad is every bad target and the first reason that it has.
 func (in Input) bad(members map[string]bool) map[string]string {

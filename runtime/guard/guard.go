@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/breaker"
 	"github.com/seed1de3961f/runbook/runtime/control"
 )
 
@@ -35,16 +36,17 @@ const (
 
 // Policy is what project.star sets, tightened by the runbook. Zero values are replaced by Defaults before use.
 type Policy struct {
-	Mode            Mode          `json:"mode"`
-	SeverityCeiling Severity      `json:"severity_ceiling"`
-	Cooldown        time.Duration `json:"cooldown"`
-	Attempts        int           `json:"attempts"`
-	Rates           []Rate        `json:"rates"`
-	OpenTotal       int           `json:"open_total"`
-	OpenPerFleet    int           `json:"open_per_fleet"`
-	FleetShare      int           `json:"fleet_share"`   // percent
-	Settle          time.Duration `json:"settle"`        // after an attempt without verification
-	ChangeSettle    time.Duration `json:"change_settle"` // after a deploy of the target's component
+	Mode            Mode           `json:"mode"`
+	SeverityCeiling Severity       `json:"severity_ceiling"`
+	Cooldown        time.Duration  `json:"cooldown"`
+	Attempts        int            `json:"attempts"`
+	Rates           []Rate         `json:"rates"`
+	OpenTotal       int            `json:"open_total"`
+	OpenPerFleet    int            `json:"open_per_fleet"`
+	FleetShare      int            `json:"fleet_share"`   // percent
+	Settle          time.Duration  `json:"settle"`        // after an attempt without verification
+	ChangeSettle    time.Duration  `json:"change_settle"` // after a deploy of the target's component
+	Breaker         breaker.Policy `json:"breaker"`       // of the project: it is one for all runbooks
 	// Protected is never acted on, Maintenance not while one of its windows is open.
 	Protected   []Protection     `json:"protected,omitempty"`
 	Maintenance []control.Window `json:"maintenance,omitempty"`
@@ -67,7 +69,7 @@ func Defaults() Policy {
 	return Policy{
 		Mode: Recommend, SeverityCeiling: Warning, Cooldown: time.Hour, Attempts: 2,
 		Rates:     []Rate{{3, 10 * time.Minute}, {10, time.Hour}},
-		OpenTotal: 1, OpenPerFleet: 1, FleetShare: 20, Settle: 2 * time.Minute, ChangeSettle: 10 * time.Minute,
+		OpenTotal: 1, OpenPerFleet: 1, FleetShare: 20, Settle: 2 * time.Minute, ChangeSettle: 10 * time.Minute, Breaker: breaker.Defaults(),
 	}
 }
 
@@ -115,8 +117,9 @@ type State struct {
 	Halt     []control.HaltInfo
 	Disables []control.Disable
 	Windows  []control.Window // of persons; those of project.star are policy
-	Deploy   *Deploy          // the last of the target's component, nil if none is known
-	Open     []OpenAttempt    // every attempt that holds its target, over all runbooks
+	Breaker  breaker.Doc
+	Deploy   *Deploy       // the last of the target's component, nil if none is known
+	Open     []OpenAttempt // every attempt that holds its target, over all runbooks
 	InDoubt  []DoubtfulStep
 	Cooldown Cooldown  // of (action, target)
 	Started  []Started // attempts started, over all runbooks, newest last, at least as far back as the longest rate

@@ -11,7 +11,7 @@ import (
 // All is the list of guards, in the order in which refusals are reported.
 func All() []Guard {
 	return []Guard{
-		halt, mode, tested, disabled, maintenance, protected, severity, inDoubt, busy, settling, cooldown, attempts, rate, fleet,
+		halt, mode, tested, disabled, maintenance, protected, severity, inDoubt, busy, settling, cooldown, attempts, rate, fleet, globalBreaker,
 	}
 }
 
@@ -105,6 +105,7 @@ func (p Policy) WithDefaults() Policy {
 			*f.field = f.assumed
 		}
 	}
+	p.Breaker = p.Breaker.WithDefaults()
 	if p.Cooldown <= 0 {
 		p.Cooldown = d.Cooldown
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/breaker"
 	"github.com/seed1de3961f/runbook/runtime/control"
 )
 
@@ -26,7 +27,7 @@ func base() Input {
 			Runbook: "worker", Target: action.Target{Key: "instance=w3", Name: "w3"}, Episode: "e1", Action: "systemd.restart", Severity: Warning,
 			Fleet: FleetView{ID: "f1", Sick: []string{"instance=w3"}},
 		},
-		State: State{Episode: EpisodeState{ID: "e1"}},
+		State: State{Episode: EpisodeState{ID: "e1"}, Breaker: breaker.New()},
 	}
 	in.Policy.Mode = Auto
 	for i := range 10 {
@@ -156,6 +157,17 @@ func set(t *testing.T, in *Input, line string) {
 		in.Policy.Protected = append(in.Policy.Protected, Protection{Selector: a.selector(), Reason: a["reason"]})
 	case "deploy":
 		in.Deploy = &Deploy{Component: a["of"], Going: has("going"), EndedAt: wall("ended")}
+	case "bad":
+		for i, text := range strings.Split(a["at"], ",") {
+			b := breaker.Bad{Attempt: fmt.Sprintf("%s%d", a["id"], i), Runbook: "worker", Target: "w1", What: "failed", At: args{"at": text}.clock(t)}
+			in.Breaker.Bad = append(in.Breaker.Bad, b)
+		}
+	case "breaker":
+		in.Breaker.State, in.Breaker.Reason, in.Breaker.Canary = breaker.State(a["state"]), a["reason"], a["canary"]
+	case "no-breaker":
+		in.Breaker = breaker.Doc{}
+	case "wide":
+		in.Breaker.Wide = append(in.Breaker.Wide, breaker.Wide{Fleet: a["fleet"], Runbook: a["runbook"], Bad: 5, Members: 10, At: when("at")})
 	case "coverage":
 		in.Coverage = Coverage{Enforced: true, Covered: has("covered"), Missing: a["missing"]}
 	case "halt":

@@ -6,6 +6,7 @@ import (
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/breaker"
 	"github.com/seed1de3961f/runbook/runtime/store"
 )
 
@@ -32,6 +33,9 @@ func Put(tx store.Tx, a *action.Attempt, s *action.Step) error {
 			return err
 		}
 	}
+	if err := tell(tx, a, s); err != nil {
+		return err
+	}
 	b, err := a.Encode()
 	if err != nil {
 		return err
@@ -56,7 +60,7 @@ func Put(tx store.Tx, a *action.Attempt, s *action.Step) error {
 }
 
 // PutKeys are the keys that Put reads.
-func PutKeys() []string { return []string{KeyDoubt, KeyOpen} }
+func PutKeys() []string { return []string{KeyClock, KeyDoubt, KeyOpen, KeyBreaker} }
 
 // startedFor is how long a start is kept at least: a policy whose windows become longer must find what happened before.
 const startedFor = 24 * time.Hour
@@ -168,12 +172,24 @@ func SettleStep(tx store.Tx, a *action.Attempt, s *action.Step) error {
 	return Put(tx, a, s)
 }
 
-// PutLate writes a step that has kept a late outcome. Its attempt may be over and others have followed: nothing else changes.
+// PutLate writes a step that has kept a late outcome. Its attempt may be over and others have followed: nothing else changes, but that the breaker
+// opens if the outcome contradicts the record. KeyBreaker and KeyClock are read.
 func PutLate(tx store.Tx, s *action.Step) error {
 	b, err := s.Encode()
 	if err != nil {
 		return err
 	}
 	tx.Put(KeyStep(s.Key), b)
-	return nil
+	if !s.LateContradicts() {
+		return nil
+	}
+	now, err := moment(tx)
+	if err != nil {
+		return err
+	}
+	_, err = TellBreaker(tx, now, breaker.Contradicted{
+		Attempt: s.Identity.AttemptID(), Runbook: s.Identity.Runbook, Target: s.Identity.Target,
+		What: "the record of " + s.ID + " says " + string(s.State) + ", and what came late " + string(s.Late[len(s.Late)-1].State),
+	})
+	return err
 }

@@ -67,11 +67,14 @@ func GuardState(tx store.ReadTx, now action.Clock, alive func(action.Owner) bool
 	if err != nil {
 		return s, err
 	}
+	if s.Breaker, err = ReadBreaker(tx); err != nil {
+		return s, err
+	}
 	s.Disables, s.Windows = controls.Disables, controls.Windows
 	return s, nil
 }
 
 // DecisionKeys are the keys that GuardState reads.
 func DecisionKeys(runbook, act, target string) []string {
-	return []string{KeyClock, KeyOpen, KeyDoubt, KeyStarted, KeyCooling, KeyCool(act, target), KeyLast(target), KeyEpisodes(runbook), KeyControls}
+	return []string{KeyClock, KeyOpen, KeyDoubt, KeyStarted, KeyCooling, KeyCool(act, target), KeyLast(target), KeyEpisodes(runbook), KeyControls, KeyBreaker}
 }

@@ -5,6 +5,7 @@
 //   - An attempt is in idx/open exactly while it holds its target, a step in idx/doubt exactly while it is in doubt (Put).
 //   - A step has booked its cooldown, and the first of an attempt the attempt's rate and try. A step that certainly never started has
 //     given its cooldown back (Charge, SettleStep), and an attempt that ended without a step that began its rate and try (EndAttempt).
+//   - What went badly, held or ended is in the breaker in the transaction that records it (Put, EndAttempt, PutLate).
 //   - Trusted time never goes back (Tick).
 package ledger
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/breaker"
 	"github.com/seed1de3961f/runbook/runtime/clock"
 	"github.com/seed1de3961f/runbook/runtime/store"
 )
@@ -35,6 +37,7 @@ import (
 //	last/<target>           the target's last attempt
 //	episodes/<runbook>      open episodes of a runbook, by target
 //	slot/<every>/<runbook>  the last slot of its schedule that was run
+//	breaker                 breaker.Doc, the global breaker
 //	clock                   trusted time
 //	run/<id>                trace.Run
 const (
@@ -43,6 +46,7 @@ const (
 	KeyStarted  = "idx/started"
 	KeyCooling  = "idx/cooling"
 	KeyControls = "idx/controls"
+	KeyBreaker  = "breaker"
 	KeyClock    = "clock"
 )
 
@@ -177,12 +181,28 @@ func Tick(tx store.Tx, read Clock) (action.Clock, error) {
 	if err != nil {
 		return action.Clock{}, err
 	}
+	return next.Clock(), writeClock(tx, next)
+}
+
+// writeClock writes the clock and, into a store that never had one, the closed breaker: from then on a store without its breaker
+// has lost it.
+func writeClock(tx store.Tx, next clock.Saved) error {
+	saved, err := readClock(tx)
+	if err != nil {
+		return err
+	}
 	b, err := next.Encode()
 	if err != nil {
-		return action.Clock{}, err
+		return err
 	}
 	tx.Put(KeyClock, b)
-	return next.Clock(), nil
+	if saved.V != 0 {
+		return nil
+	}
+	if b, err = breaker.New().Encode(); err == nil {
+		tx.Put(KeyBreaker, b)
+	}
+	return err
 }
 
 // Moment is the time as a decision that writes nothing sees it. KeyClock is read.
@@ -243,12 +263,7 @@ func AcceptClock(ctx context.Context, st store.Store, read Clock, dry bool) (bef
 		if err := look(tx); err != nil {
 			return err
 		}
-		b, err := after.Encode()
-		if err != nil {
-			return err
-		}
-		tx.Put(KeyClock, b)
-		return nil
+		return writeClock(tx, after)
 	})
 	return before, after, err
 }

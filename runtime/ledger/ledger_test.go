@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/breaker"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/store"
 	"github.com/seed1de3961f/runbook/runtime/store/storetest"
@@ -171,7 +172,7 @@ func TestLateOutcome(t *testing.T) {
 	_, _, err := ledger.Resolve(t.Context(), b.st, b.sample, s, action.Event{To: action.ResolvedNotDone, By: action.ByPerson, Nonce: "nonce", Why: "seen", Person: "ann"})
 	b.does(t, err)
 	b.attempt(t, "x.restart", "t")
-	b.does(t, b.update([]string{ledger.KeyStep(s.Key)}, func(tx store.Tx, now action.Clock) error {
+	b.does(t, b.update([]string{ledger.KeyStep(s.Key), ledger.KeyBreaker}, func(tx store.Tx, now action.Clock) error {
 		old, err := ledger.LoadStep(tx, s.Key)
 		if err != nil {
 			return err
@@ -184,6 +185,9 @@ func TestLateOutcome(t *testing.T) {
 		}
 		return ledger.PutLate(tx, old)
 	}))
+	if d, _, err := ledger.Breaker(t.Context(), b.st, b.sample); err != nil || d.State != breaker.Open {
+		t.Errorf("%v, the breaker is %s", err, d)
+	}
 }
 
 func TestChargeRefusesAnotherEpisode(t *testing.T) {

@@ -93,6 +93,11 @@ func EndAttempt(tx store.Tx, a *action.Attempt, to action.AttemptState, by, why 
 			return err
 		}
 	}
+	if !idle && (to == action.AttemptFailed || to == action.Interrupted) {
+		if err := tell(tx, a, nil); err != nil { // it may be closed at once
+			return err
+		}
+	}
 	definite := !slices.ContainsFunc(steps, func(s action.Step) bool { return !s.State.Definite() })
 	if definite && (a.State == action.AttemptFailed || a.State == action.Interrupted) {
 		why := "every step has a definite end"

@@ -15,6 +15,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/breaker"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
@@ -162,7 +163,7 @@ func TestSettings(t *testing.T) {
 			rec("connection", "plugin", "exec", "name", "web", "match", dict{"role": "web"}, "config", dict{"dir": "/x", "token": rec("secret.env", "name", "T")}),
 		},
 		"policy", rec("policy", "mode", "approve", "severity", "critical", "cooldown", "2h", "attempts", 1, "rates", []any{rec("rate", "count", 5, "per", "1h")},
-			"open", 3, "open_per_fleet", 2, "fleet_share", 10, "settle", "5m", "change_settle", "20m",
+			"open", 3, "open_per_fleet", 2, "fleet_share", 10, "settle", "5m", "change_settle", "20m", "breaker", 2, "breaker_window", "30m", "canaries", 1,
 			"maintenance", []any{
 				rec("weekly", "days", []any{"sat", "Sunday"}, "at", "02:30", "length", "4h", "zone", "Europe/Berlin", "labels", dict{"component": "db"}, "reason", "patching"),
 				rec("once", "start", "2026-12-20 22:00", "end", "2027-01-04", "zone", "Europe/Berlin", "reason", "change freeze"),
@@ -178,6 +179,7 @@ func TestSettings(t *testing.T) {
 	wantPolicy := guard.Policy{
 		Mode: guard.Approve, SeverityCeiling: guard.Critical, Cooldown: 2 * time.Hour, Attempts: 1, Rates: []guard.Rate{{Count: 5, Per: time.Hour}},
 		OpenTotal: 3, OpenPerFleet: 2, FleetShare: 10, Settle: 5 * time.Minute, ChangeSettle: 20 * time.Minute,
+		Breaker: breaker.Policy{Count: 2, Window: 30 * time.Minute, Canaries: 1},
 		Maintenance: []control.Window{
 			{
 				Name: "weekly", Selector: control.Selector{Labels: map[string]string{"component": "db"}}, Reason: "patching", By: got.Policy.Maintenance[0].By,

@@ -68,6 +68,7 @@ func Explain(r *Run) *Node {
 	for _, rb := range r.Runbooks {
 		explainRunbook(root, rb)
 	}
+	explainBreaker(root, r)
 	for _, d := range r.InDoubt {
 		n := root.add(Bad, value.Pos{}, "in doubt: %s (%s on %s, %s) since %s", d.Step, d.Action, d.Target, d.Runbook, d.Since.UTC().Format("2006-01-02 15:04:05Z"))
 		n.say("look at %s, then type: runbook resolve %s --nonce %s --as done|not-done|abandoned --reason \"...\"", d.Target, d.Step, d.Nonce)
@@ -333,4 +334,10 @@ func ordinal(n int) string {
 		return "third"
 	}
 	return fmt.Sprintf("%dth", n)
+}
+
+func explainBreaker(root *Node, r *Run) {
+	if r.Breaker != "" {
+		root.add(Bad, value.Pos{}, "breaker %s", r.Breaker).say("see: runbook breaker status")
+	}
 }

@@ -11,7 +11,7 @@ import (
 
 // Eventful says whether anything but health was found or done.
 func Eventful(r *Run) bool {
-	if len(r.Problems)+len(r.Recovered)+len(r.Verified)+len(r.InDoubt)+len(r.Halt) > 0 {
+	if len(r.Problems)+len(r.Recovered)+len(r.Verified)+len(r.InDoubt)+len(r.Halt)+len(r.Breaker) > 0 {
 		return true
 	}
 	for _, rb := range r.Runbooks {
@@ -54,6 +54,7 @@ func Summary(r *Run) *Node {
 	for _, rb := range r.Runbooks {
 		summarize(root, rb, r.DryRun)
 	}
+	explainBreaker(root, r)
 	for _, d := range r.InDoubt {
 		n := root.add(Bad, value.Pos{}, "in doubt: %s (%s on %s)", d.Step, d.Action, d.Target)
 		n.say("look at %s, then type: runbook resolve %s --nonce %s --as done|not-done|abandoned --reason \"...\"", d.Target, d.Step, d.Nonce)

@@ -43,7 +43,8 @@ type Run struct {
 	Runbooks  []*Runbook         `json:"runbooks"`
 	// InDoubt lists every action that is in doubt when the run ends, whoever began it.
 	InDoubt  []Doubt            `json:"in_doubt,omitempty"`
-	Problems []*problem.Problem `json:"problems,omitempty"` // that belong to no runbook
+	Breaker  string             `json:"breaker_state,omitempty"` // where the global breaker stands when the run ends, unless it is closed
+	Problems []*problem.Problem `json:"problems,omitempty"`      // that belong to no runbook
 	Exit     problem.Exit       `json:"exit"`
 }
 

@@ -27,6 +27,7 @@ func commands() []spec {
 		disableCommand(),
 		enableCommand(),
 		maintenanceCommand(),
+		breakerCommand(),
 		resolveCommand(),
 		doctorCommand(),
 		clockCommand(),

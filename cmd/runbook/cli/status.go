@@ -15,18 +15,19 @@ import (
 func statusCommand() spec {
 	return spec{
 		name: "status", group: "Look", summary: "show on one screen what a person on call must know",
-		about: `Is it halted? What is in flight, in doubt, waiting for its verification,
-cooling down? How did the last runs end? Says whether it is halted also when
-the store cannot be read.`,
+		about: `Is it halted? Is the breaker open? What is disabled, in flight, in doubt, waiting
+for its verification, cooling down? How did the last runs end? Says whether it
+is halted also when the store cannot be read.`,
 		takes: takesProject | takesState, example: "runbook status",
 		run: runStatus,
 	}
 }
 
 type statusResult struct {
-	State  string             `json:"state"`
-	Halted bool               `json:"halted"`
-	Halt   []control.HaltInfo `json:"halt"`
+	State   string             `json:"state"`
+	Halted  bool               `json:"halted"`
+	Halt    []control.HaltInfo `json:"halt"`
+	Breaker *breakerResult     `json:"breaker"` // null if it is not known
 	// Disabled and Maintenance are what persons have set, the windows of project.star not included.
 	Disabled    []control.Disable `json:"disabled"`
 	Maintenance []control.Window  `json:"maintenance"`
@@ -62,6 +63,12 @@ func runStatus(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return res, err
 	}
+	d, at, err := ledger.Breaker(ctx, st, clock.Read)
+	if err != nil {
+		return res, err
+	}
+	b := newBreakerResult(d, at, res.now)
+	res.Breaker = &b
 	controls, err := ledger.ListControls(ctx, st, res.now)
 	if err != nil {
 		return res, err
@@ -72,7 +79,7 @@ func runStatus(ctx context.Context, c *call) (result, error) {
 	for _, r := range runs {
 		res.Runs = append(res.Runs, newRunLine(r))
 	}
-	if res.Halted || len(res.InDoubt) > 0 {
+	if res.Halted || len(res.InDoubt) > 0 || b.open() {
 		return res, exitWith(problem.ExitRefused)
 	}
 	return res, nil
@@ -101,6 +108,10 @@ func (r statusResult) text(u *ui) {
 		for _, row := range rows {
 			u.Printf("  %s\n", row)
 		}
+	}
+	u.Printf("breaker: %s\n", r.Breaker.line())
+	if r.Breaker.open() {
+		u.Printf("  find out what is wrong, then: runbook breaker reset --reason \"...\"\n")
 	}
 	section("disabled", "nothing", r.disabled())
 	section("maintenance", "no window of a person", r.windows())
