@@ -23,7 +23,7 @@ func runbook() kit.Function {
 			{Name: "trigger", Type: kit.Any, Record: []string{"every"}, Required: true, Doc: `when the runbook is due: every("1m")`},
 			{Name: "targets", Type: kit.Any, Record: []string{"fleet", "single"}, Required: true, Doc: "what the runbook is for and by which symptom it is sick: fleet(...) or single(...)"},
 			{Name: "severity", Type: kit.StringT, Default: str("critical"), Doc: `how bad the problem is: "info", "warning" or "critical"; above the project's ceiling nothing acts automatically`},
-			{Name: "mode", Type: kit.StringT, Default: str("recommend"), Doc: `how far the runbook may go: "shadow" records only, "recommend" tells a person, "approve" asks one first (there are no approvals yet: it refuses), "auto" acts; the more careful of this and the project's applies`},
+			{Name: "mode", Type: kit.StringT, Default: str("recommend"), Doc: `how far the runbook may go: "shadow" records only, "recommend" tells a person, "approve" asks one first, "auto" acts; the more careful of this and the project's applies`},
 			{Name: "params", Type: kit.Dict, Doc: "parameters by name, read as ctx.params.name and, in PromQL, as $name; none if not given"},
 			{Name: "attempts", Type: kit.Int, Doc: "how many attempts one problem of one target gets before a person is called; the project's if not given, never more"},
 			{Name: "cooldown", Type: kit.Duration, Doc: "how long an action rests on a target after it started; the project's if not given, never shorter"},

@@ -50,11 +50,21 @@ func (v *evaluation) act(ctx context.Context, req kit.Request, params []kit.Para
 	if err != nil {
 		return v.refuse(c, rec, outcomeOf(err), err)
 	}
-	if v.e.dry {
+	if v.e.dry || v.foreseen != nil {
 		rec.Planned = true
+		if v.foreseen != nil && guard.ByMode(rec.Verdicts) {
+			rec.Refused = false // the first step has said so
+		}
+		v.foresee(c, rec)
 		return result(action.Succeeded, value.Null{}, "", nil), nil // a plan shows every step, as if each one worked
 	}
 	if step == nil {
+		if guard.ByMode(rec.Verdicts) && v.attempt == nil {
+			// All else would let it act: the rest is evaluated dry, so that whoever is asked, or told, sees all of it.
+			v.planned = refusedProblem(rec, v.target)
+			v.foresee(c, rec)
+			return result(action.Succeeded, value.Null{}, "", nil), nil
+		}
 		return v.refuse(c, rec, trace.Refused, refusedProblem(rec, v.target))
 	}
 	return v.carryOut(ctx, c, step, rec)
@@ -159,6 +169,11 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 			return err
 		}
 		st.Halt = halt
+		if first {
+			if st.Approval, err = ledger.Bound(tx, v.binding(c)); err != nil {
+				return err
+			}
+		}
 		if v.e.dry { // which has not recorded the episode that it would open
 			st.Episode = guard.EpisodeState{ID: v.record.Episode, Attempts: v.record.Number - 1}
 		}
@@ -178,7 +193,7 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 		}
 		return nil
 	}
-	if v.e.dry {
+	if v.e.dry || v.foreseen != nil {
 		keys := ledger.DecisionKeys(v.rb.Name, c.name, v.target.Key)
 		return nil, v.e.Store.View(ctx, keys, func(tx store.ReadTx) error {
 			now, err := ledger.Moment(tx, v.e.Sample)
@@ -202,8 +217,16 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 		if _, err := ledger.TellBreaker(tx, now, breaker.Judged{Policy: policy.Breaker}); err != nil {
 			return err
 		}
-		if err := decide(tx, now); err != nil || rec.Refused {
+		if err := decide(tx, now); err != nil {
 			return err
+		}
+		if first {
+			if v.refusing, err = ledger.Refusing(tx, v.rb.Name, v.target.Key, rec.Verdicts, now); err != nil {
+				return err
+			}
+		}
+		if rec.Refused {
+			return nil
 		}
 		if err := v.fits(c); err != nil { // again: the store may have been waited for
 			return err
@@ -222,6 +245,11 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 		if first {
 			if _, err := ledger.TellBreaker(tx, now, breaker.Began{Attempt: attempt.ID}); err != nil {
 				return err
+			}
+			if policy.Mode == guard.Approve {
+				if err := ledger.Consume(tx, now, v.binding(c), attempt.ID); err != nil {
+					return err
+				}
 			}
 		}
 		if err := ledger.Put(tx, attempt, step); err != nil {

@@ -18,6 +18,13 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
+func (w *world) halt() {
+	w.t.Helper()
+	if err := w.state.Halt(context.Background(), control.HaltRequest{Reason: "stop", By: "ann"}); err != nil {
+		w.t.Errorf("%v", err)
+	}
+}
+
 func (w *world) disable(d control.Disable) {
 	w.t.Helper()
 	if _, err := ledger.Disable(context.Background(), w.store, w.sample, d); err != nil {
@@ -172,9 +179,7 @@ func TestHaltDoesNotCount(t *testing.T) {
 	p.hook = func(point string) {
 		if point == "finished" && !halted {
 			halted = true
-			if err := w.state.Halt(context.Background(), control.HaltRequest{Reason: "stop", By: "ann"}); err != nil {
-				t.Error(err)
-			}
+			w.halt()
 		}
 	}
 	r, err := p.run()
@@ -252,5 +257,35 @@ func TestLostBreaker(t *testing.T) {
 				t.Errorf("%+v", ev)
 			}
 		})
+	}
+}
+
+// A guard that has refused a sick target for a day says so by itself, with a reminder a day later; a break begins anew.
+func TestRefusedForADay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, map[string]string{"a.star": restart})
+	w.disable(control.Disable{Name: "d", Selector: control.Selector{Runbook: "a"}, Reason: "for now", By: "ann"})
+	w.sick("w3")
+	w.tick()
+	for range 5 {
+		w.pass(5 * time.Hour)
+		w.tick()
+	}
+	if got := w.reasons(); !slices.Equal(got, []string{"refused for a day by disabled"}) || !strings.Contains(w.told[0].Text, "runbook a was disabled by ann: for now") {
+		t.Fatalf("told %q", got)
+	}
+	if _, _, err := ledger.Enable(t.Context(), w.store, w.sample, "d", "ann", "over"); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(time.Minute)
+	if ev := evaluationOf(t, w.tick(), "w3"); ev.Outcome != trace.Acted {
+		t.Errorf("%+v", ev)
+	}
+	eps := map[string]ledger.Episode{}
+	if err := w.store.View(t.Context(), []string{ledger.KeyEpisodes("a")}, func(tx store.ReadTx) (err error) {
+		eps, err = ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes("a"))
+		return err
+	}); err != nil || len(eps["instance=w3"].Refused) != 0 {
+		t.Errorf("%v, %+v", err, eps)
 	}
 }

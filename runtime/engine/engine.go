@@ -76,6 +76,8 @@ type Options struct {
 	Paths  []string // runbook files, relative to the project; from project.Runbooks
 	Target string   // name or key: evaluate this target only, now, whatever the schedule says
 	DryRun bool     // decide and show, change nothing
+	// Approval is the request that a person has just approved, "" if that is not why this runs.
+	Approval string
 }
 
 type engine struct {
@@ -103,6 +105,9 @@ func Run(ctx context.Context, d Deps, o Options) (*trace.Run, error) {
 	}
 	if o.Target != "" {
 		e.run.Trigger = "manual"
+	}
+	if o.Approval != "" {
+		e.run.Trigger = "approval " + o.Approval
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.Settings.Deadline)
 	defer cancel()

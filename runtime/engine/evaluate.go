@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +35,14 @@ type evaluation struct {
 	oldest  time.Time // of the samples that the runbook has read
 	acted   bool
 	failed  bool
+
+	// foreseen are the steps of a dry evaluation, from the first that only the mode refused on; planned is that refusal.
+	foreseen []guard.Foreseen
+	bound    string
+	planned  *problem.Problem
+	request  *guard.Approval // that was asked, or is the same as one that was
+
+	refusing map[string]time.Duration // how long each guard that refused the first step has done so
 
 	doubtful string // the step that is in doubt
 	killed   bool   // and a halt is set: a person may have ended it
@@ -117,7 +126,39 @@ func (e *engine) evaluate(ctx context.Context, w sandbox.Worker, rb *project.Run
 	v.record.Events = weave(v.record.Events, res.Events)
 	v.record.Dropped, v.record.Steps = res.Dropped, res.Steps
 	v.conclude(ctx, res, err)
-	return v.settle()
+	if err := v.settle(); err != nil {
+		return err
+	}
+	return v.tellRefusing(ctx)
+}
+
+// refusedFor is how long a guard may refuse a sick target without a break before somebody is told that it does: a disable that was forgotten, a
+// lock that nobody holds any more.
+const refusedFor = 24 * time.Hour
+
+// tellRefusing tells the owner of each guard that has refused for a day, whatever else they were told.
+func (v *evaluation) tellRefusing(ctx context.Context) error {
+	if v.e.dry {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.refusing)) {
+		if v.refusing[name] < refusedFor {
+			continue
+		}
+		n := notify.Notice{
+			Runbook: v.rb.Name, Target: v.target.Key, Episode: v.record.Episode, Owner: v.rb.Owner, Run: v.e.run.ID, At: v.e.wall(),
+			Kind: notify.Escalation, Reason: "refused for a day by " + name,
+		}
+		for _, x := range guard.Refused(firstVerdicts(v.record)) {
+			if x.Guard == name {
+				n.Text = fmt.Sprintf("%s is sick, and %s has refused to let anything be done for %s: %s", v.target.Name, name, value.FormatDuration(v.refusing[name].Truncate(time.Hour)), x)
+			}
+		}
+		if err := v.e.tell(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // open finds or opens the episode, and says whether the target is left alone this time.
@@ -186,6 +227,9 @@ func (v *evaluation) open(ctx context.Context) (skip bool, err error) {
 func (v *evaluation) conclude(ctx context.Context, res sandbox.Result, err error) {
 	r := v.record
 	switch {
+	case v.planned != nil && v.ended != trace.Interrupted:
+		// What came after it was not done either way, and is no failure.
+		r.Outcome, r.Problem, r.Reason = trace.Refused, v.planned, v.planned.Message
 	case v.ended != "":
 		r.Outcome, r.Problem = v.ended, v.endedBy
 		if v.ended == trace.Failed && ctx.Err() != nil {
@@ -221,6 +265,9 @@ func (v *evaluation) conclude(ctx context.Context, res sandbox.Result, err error
 func (v *evaluation) settle() error {
 	if v.e.dry {
 		return nil
+	}
+	if err := v.ask(); err != nil {
+		return err
 	}
 	notice := v.notice()
 	if v.attempt == nil && notice == nil {
@@ -293,6 +340,9 @@ func (v *evaluation) notice() *notify.Notice {
 		n.Reason = "escalate: " + r.Reason
 		return n
 	case trace.Refused:
+		if v.planned != nil {
+			return v.proposal(n)
+		}
 		// What lifts by itself is recorded silently; what needs a person is told once, and so is an attempt that was stopped half way.
 		if began(r) {
 			n.Reason, n.Text = "refused half way", "the attempt was stopped half way: "+r.Reason+v.done()
@@ -346,6 +396,16 @@ func (v *evaluation) done() string {
 		}
 	}
 	return "; what it did on " + v.target.Name + ":" + b.String()
+}
+
+// firstVerdicts are the guards' answers to the first action that was asked for.
+func firstVerdicts(r *trace.Evaluation) []guard.Verdict {
+	for _, x := range r.Events {
+		if x.Action != nil {
+			return x.Action.Verdicts
+		}
+	}
+	return nil
 }
 
 // lastVerdicts are the guards' answers to the last action that was asked for.

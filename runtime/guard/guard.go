@@ -118,6 +118,7 @@ type State struct {
 	Disables []control.Disable
 	Windows  []control.Window // of persons; those of project.star are policy
 	Breaker  breaker.Doc
+	Approval *Approval     // for exactly this request, nil if nobody was asked
 	Deploy   *Deploy       // the last of the target's component, nil if none is known
 	Open     []OpenAttempt // every attempt that holds its target, over all runbooks
 	InDoubt  []DoubtfulStep

@@ -168,6 +168,8 @@ func set(t *testing.T, in *Input, line string) {
 		in.Breaker = breaker.Doc{}
 	case "wide":
 		in.Breaker.Wide = append(in.Breaker.Wide, breaker.Wide{Fleet: a["fleet"], Runbook: a["runbook"], Bad: 5, Members: 10, At: when("at")})
+	case "approval":
+		in.Approval = &Approval{ID: a["id"], Episode: a["episode"], Answer: Answer(a["answer"]), By: a["by"], Why: a["why"], AskedAt: when("asked"), At: when("answered"), Attempt: a["attempt"]}
 	case "coverage":
 		in.Coverage = Coverage{Enforced: true, Covered: has("covered"), Missing: a["missing"]}
 	case "halt":

@@ -32,6 +32,8 @@ import (
 //	idx/started             attempts started lately, for rates
 //	idx/cooling             targets acted on within their cooldown
 //	idx/controls            what persons have disabled, and their maintenance windows
+//	idx/approvals           requests that still decide something
+//	approval/<id>           guard.Approval, every request and its answer
 //	control/<when>-<name>   every control that was set or lifted
 //	cool/<action>/<target>  when the action last started on the target
 //	last/<target>           the target's last attempt
@@ -41,13 +43,14 @@ import (
 //	clock                   trusted time
 //	run/<id>                trace.Run
 const (
-	KeyOpen     = "idx/open"
-	KeyDoubt    = "idx/doubt"
-	KeyStarted  = "idx/started"
-	KeyCooling  = "idx/cooling"
-	KeyControls = "idx/controls"
-	KeyBreaker  = "breaker"
-	KeyClock    = "clock"
+	KeyOpen      = "idx/open"
+	KeyDoubt     = "idx/doubt"
+	KeyStarted   = "idx/started"
+	KeyCooling   = "idx/cooling"
+	KeyControls  = "idx/controls"
+	KeyApprovals = "idx/approvals"
+	KeyBreaker   = "breaker"
+	KeyClock     = "clock"
 )
 
 // KeyAttempt is the key of an attempt by its id.
@@ -142,6 +145,8 @@ type Episode struct {
 	// Healthy is how much healthy time has been observed since SickAt, up to SeenAt.
 	Healthy time.Duration `json:"healthy"`
 	SeenAt  action.Clock  `json:"seen_at"`
+	// Refused is since when each guard has refused without a break, at every evaluation that asked for an action.
+	Refused map[string]action.Clock `json:"refused,omitempty"`
 }
 
 // Stable is how long a target must have been observed healthy before its episode ends.

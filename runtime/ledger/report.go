@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
@@ -25,6 +26,21 @@ func Runs(ctx context.Context, st store.Scanner, limit int) ([]*trace.Run, error
 	err := st.Scan(ctx, "run/", true, func(_ string, val []byte) bool {
 		var r *trace.Run
 		if r, bad = trace.Decode(val); bad != nil {
+			return false
+		}
+		out = append(out, r)
+		return len(out) < limit
+	})
+	return out, errors.Join(err, bad)
+}
+
+// RunsSince lists the traces of runs that started at a time or later, the newest first, at most limit.
+func RunsSince(ctx context.Context, st store.Scanner, since time.Time, limit int) ([]*trace.Run, error) {
+	var out []*trace.Run
+	var bad error
+	err := st.Scan(ctx, "run/", true, func(_ string, val []byte) bool {
+		var r *trace.Run
+		if r, bad = trace.Decode(val); bad != nil || r.Started.Before(since) {
 			return false
 		}
 		out = append(out, r)

@@ -105,6 +105,8 @@ func summarize(root *Node, rb *Runbook, full bool) {
 			case e.Action.Refused:
 				a := c.add(Bad, e.Action.Pos, "%s %s: refused", e.Action.Action, renderArgs(e.Action.Args))
 				explainVerdicts(a, guard.Refused(e.Action.Verdicts))
+			case e.Action.Planned:
+				c.add(Warn, e.Action.Pos, "%s %s: would follow", e.Action.Action, renderArgs(e.Action.Args))
 			default:
 				a := c.add(markOf(string(e.Action.State)), e.Action.Pos, "%s %s: %s", e.Action.Action, renderArgs(e.Action.Args), orWords(words(string(e.Action.State)), "not started"))
 				if e.Action.ID != "" {

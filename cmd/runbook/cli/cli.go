@@ -28,6 +28,8 @@ func commands() []spec {
 		enableCommand(),
 		maintenanceCommand(),
 		breakerCommand(),
+		approveCommand(),
+		declineCommand(),
 		resolveCommand(),
 		doctorCommand(),
 		clockCommand(),

@@ -2,20 +2,24 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
 	cli "github.com/urfave/cli/v2"
 
 	"github.com/seed1de3961f/runbook/runtime/control"
+	"github.com/seed1de3961f/runbook/runtime/ledger"
+	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
 func resumeCommand() spec {
 	return spec{
 		name: "resume", group: "Decide",
-		summary: "lift the halt",
+		summary: "lift the halt, and show what it kept from being done",
 		about: `Lifts every halt that is set in the state directory. It cannot unset RUNBOOK_HALT in
-the environment of the scheduler; that is named, and the exit code is 4.`,
+the environment of the scheduler; that is named, and the exit code is 4. What the
+halt kept from being done is listed; the next run decides afresh from fresh data.`,
 		takes: takesProject | takesState,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "reason", Usage: "`WHY` it is safe again"},
@@ -33,7 +37,9 @@ type resumeResult struct {
 	Lifted []control.HaltInfo `json:"lifted"`
 	Reason string             `json:"reason"`
 	By     string             `json:"by"`
-	DryRun bool               `json:"dry_run,omitempty"`
+	// Missed is what the halt kept from being done; null if the store could not be read.
+	Missed []trace.Missed `json:"missed"`
+	DryRun bool           `json:"dry_run,omitempty"`
 	now    time.Time
 }
 
@@ -57,7 +63,39 @@ func runResume(ctx context.Context, c *call) (result, error) {
 			r.Lifted = append(r.Lifted, h)
 		}
 	}
+	if len(r.Lifted) > 0 {
+		r.Missed, err = c.missed(ctx, s, r.Lifted)
+		if err != nil {
+			c.ui.Warn("what was kept from being done is not known: %v", err)
+		}
+	}
 	return r, nil
+}
+
+// maxMissed bounds how many runs are looked through for what a halt kept from being done: a week of a run each minute.
+const maxMissed = 10_000
+
+// missed is what the halts kept from being done since the first of them was set.
+func (c *call) missed(ctx context.Context, s control.State, halts []control.HaltInfo) ([]trace.Missed, error) {
+	since := c.stdio.Now()
+	for _, h := range halts {
+		if h.At.IsZero() { // nobody knows when; a day is what a person looks through
+			h.At = c.stdio.Now().Add(-24 * time.Hour)
+		}
+		if h.At.Before(since) {
+			since = h.At
+		}
+	}
+	st, err := openStore(s, "resume")
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
+	runs, err := ledger.RunsSince(ctx, st, since, maxMissed)
+	if err != nil {
+		return nil, err
+	}
+	return append([]trace.Missed{}, trace.MissedBy("halt", runs)...), nil
 }
 
 func (r resumeResult) text(u *ui) {
@@ -83,5 +121,24 @@ func (r resumeResult) text(u *ui) {
 			set = " (" + set + ")"
 		}
 		u.Printf("  %s  %s%s\n", lifted, h.Reason, set)
+	}
+	switch {
+	case r.Missed == nil:
+		return
+	case len(r.Missed) == 0:
+		u.Printf("meanwhile nothing was kept from being done\n")
+		return
+	}
+	u.Printf("meanwhile this was kept from being done; the next run looks at each afresh:\n")
+	for _, m := range r.Missed {
+		also := ""
+		if len(m.Others) > 0 {
+			also = "; refused by " + strings.Join(m.Others, ", ") + " too"
+		}
+		times := "once, " + when(m.Last, r.now)
+		if m.Times > 1 {
+			times = fmt.Sprintf("%d times, first %s, last %s", m.Times, when(m.First, r.now), when(m.Last, r.now))
+		}
+		u.Printf("  %s on %s (%s, because %s): %s%s; runbook explain %s\n", m.Action, m.Target, m.Runbook, m.Reason, times, also, m.Run)
 	}
 }

@@ -44,12 +44,17 @@ func runRun(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.pass(ctx, o, "run", engine.Options{Paths: paths, Target: c.String("target"), DryRun: c.Bool("dry-run")})
+}
+
+// pass is one run of the engine.
+func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.Options) (result, error) {
 	state, err := control.Open(o.settings.StateDir)
 	if err != nil {
 		return nil, err
 	}
-	config := storeConfig(state, "run")
-	config.Writer = !c.Bool("dry-run")
+	config := storeConfig(state, command)
+	config.Writer = !opts.DryRun
 	st, err := pebble.New(config)
 	if err != nil {
 		return nil, err
@@ -70,7 +75,7 @@ func runRun(ctx context.Context, c *call) (result, error) {
 		State: state, Store: st, Host: host, Spawn: o.spawn, Tree: o.tree, Settings: o.settings, Families: o.families,
 		Sample: clock.Read, Now: c.stdio.Now, Env: c.stdio.Env, Self: process.Self(), Look: process.Look, KillGroup: process.KillGroup,
 		Sinks: sinks, Heartbeat: o.heartbeat, Log: c.log, Version: buildInfo().Version, Hook: c.stdio.Hook,
-	}, engine.Options{Paths: paths, Target: c.String("target"), DryRun: c.Bool("dry-run")})
+	}, opts)
 	if r == nil {
 		return nil, err
 	}

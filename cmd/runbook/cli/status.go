@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/clock"
 	"github.com/seed1de3961f/runbook/runtime/control"
+	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/process"
 )
@@ -28,6 +30,8 @@ type statusResult struct {
 	Halted  bool               `json:"halted"`
 	Halt    []control.HaltInfo `json:"halt"`
 	Breaker *breakerResult     `json:"breaker"` // null if it is not known
+	// Approvals wait for an answer, or were approved and are not done yet.
+	Approvals []guard.Approval `json:"approvals"`
 	// Disabled and Maintenance are what persons have set, the windows of project.star not included.
 	Disabled    []control.Disable `json:"disabled"`
 	Maintenance []control.Window  `json:"maintenance"`
@@ -38,6 +42,7 @@ type statusResult struct {
 	now         time.Time
 	trusted     time.Duration
 	unread      bool
+	clocks      action.Clock
 }
 
 func runStatus(ctx context.Context, c *call) (result, error) {
@@ -47,7 +52,7 @@ func runStatus(ctx context.Context, c *call) (result, error) {
 	}
 	res := statusResult{
 		State: state.Dir, Halt: state.Check(c.stdio.Env), now: c.stdio.Now(), unread: true,
-		Disabled: []control.Disable{}, Maintenance: []control.Window{}, Open: []ledger.Open{}, InDoubt: []ledger.Doubt{}, Cooling: []ledger.Cooling{}, Runs: []runLine{},
+		Approvals: []guard.Approval{}, Disabled: []control.Disable{}, Maintenance: []control.Window{}, Open: []ledger.Open{}, InDoubt: []ledger.Doubt{}, Cooling: []ledger.Cooling{}, Runs: []runLine{},
 	}
 	res.Halted = len(res.Halt) > 0
 	st, err := openStore(state, "status")
@@ -69,6 +74,11 @@ func runStatus(ctx context.Context, c *call) (result, error) {
 	}
 	b := newBreakerResult(d, at, res.now)
 	res.Breaker = &b
+	waiting, clocks, err := ledger.Waiting(ctx, st, clock.Read)
+	if err != nil {
+		return res, err
+	}
+	res.Approvals, res.clocks = append(res.Approvals, waiting...), clocks
 	controls, err := ledger.ListControls(ctx, st, res.now)
 	if err != nil {
 		return res, err
@@ -113,6 +123,7 @@ func (r statusResult) text(u *ui) {
 	if r.Breaker.open() {
 		u.Printf("  find out what is wrong, then: runbook breaker reset --reason \"...\"\n")
 	}
+	section("waiting for approval", "nothing", approvals(r.Approvals, r.now, r.clocks))
 	section("disabled", "nothing", r.disabled())
 	section("maintenance", "no window of a person", r.windows())
 	var doubt, open, cooling []string

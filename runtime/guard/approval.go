@@ -1,0 +1,66 @@
+package guard
+
+import (
+	"time"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/action"
+)
+
+// ApprovalFor is how long a request for approval waits. After that the answer is no.
+const ApprovalFor = 30 * time.Minute
+
+// Approval is a request to let one attempt begin, and a person's answer.
+type Approval struct {
+	ID      string        `json:"id"`
+	Runbook string        `json:"runbook"`
+	Path    string        `json:"path"`
+	Target  action.Target `json:"target"`
+	Episode string        `json:"episode"`
+	Owner   string        `json:"owner,omitempty"`
+	Run     string        `json:"run"`
+	// Binding is what the answer is about: source, target, first action and its arguments. Anything else is another request.
+	Binding string       `json:"binding"`
+	Source  string       `json:"source"` // digest of the source closure
+	Steps   []Foreseen   `json:"steps"`  // of a dry evaluation; the first is what is bound
+	AskedAt action.Clock `json:"asked_at"`
+	// Answer is "" while it waits.
+	Answer  Answer       `json:"answer,omitempty"`
+	By      string       `json:"by,omitempty"`
+	Why     string       `json:"why,omitempty"`
+	At      action.Clock `json:"at,omitzero"`
+	Attempt string       `json:"attempt,omitempty"` // that has used it up
+}
+
+// Foreseen is one step that the attempt would take.
+type Foreseen struct {
+	Action string     `json:"action"`
+	Args   value.Dict `json:"args"` // secrets hidden
+	Reason string     `json:"reason"`
+}
+
+// Answer is what a person said.
+type Answer string
+
+// The answers.
+const (
+	Approved Answer = "approved"
+	Declined Answer = "declined"
+)
+
+// Expired says whether the request has waited for 30 minutes: at 29m59s it has not. From then on it is a no, also if it was approved and
+// not used.
+func (a Approval) Expired(now action.Clock) bool {
+	return now.Trusted-a.AskedAt.Trusted >= ApprovalFor || now.Trusted < a.AskedAt.Trusted
+}
+
+// LiftsAt is when it expires, on the clock on the wall of now.
+func (a Approval) LiftsAt(now action.Clock) time.Time {
+	return now.Wall.Add(ApprovalFor - (now.Trusted - a.AskedAt.Trusted))
+}
+
+// ByMode says whether the refusals are the mode's alone: all else would let it act.
+func ByMode(verdicts []Verdict) bool {
+	refused := Refused(verdicts)
+	return len(refused) == 1 && refused[0].Guard == "mode"
+}
