@@ -21,6 +21,7 @@ import (
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/samples"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 )
 
@@ -38,15 +39,17 @@ type config struct {
 }
 
 type instantArgs struct {
-	Expr string      `rb:"expr,required,positional" doc:"PromQL"`
-	At   value.Value `rb:"at" doc:"the evaluation time: a time, or text as 2026-03-01T10:20:00Z; default: the server's now"`
+	Expr   string      `rb:"expr,required,positional" doc:"PromQL"`
+	At     value.Value `rb:"at" doc:"the evaluation time: a time, or text as 2026-03-01T10:20:00Z; default: the server's now"`
+	Packed bool        `rb:"packed" doc:"answer with one piece of bytes, as plugins/sdk/samples reads it"`
 }
 
 type rangeArgs struct {
-	Expr  string        `rb:"expr,required,positional" doc:"PromQL"`
-	Start value.Value   `rb:"start,required" doc:"the first evaluation time"`
-	End   value.Value   `rb:"end,required" doc:"the last evaluation time"`
-	Step  time.Duration `rb:"step,required" doc:"time between two evaluations"`
+	Expr   string        `rb:"expr,required,positional" doc:"PromQL"`
+	Start  value.Value   `rb:"start,required" doc:"the first evaluation time"`
+	End    value.Value   `rb:"end,required" doc:"the last evaluation time"`
+	Step   time.Duration `rb:"step,required" doc:"time between two evaluations"`
+	Packed bool          `rb:"packed" doc:"answer with one piece of bytes, as plugins/sdk/samples reads it"`
 }
 
 // New makes the plugin.
@@ -115,18 +118,18 @@ func (x *plugin) configure(_ context.Context, c config) error {
 	return nil
 }
 
-func (x *plugin) instant(ctx context.Context, a instantArgs) (value.List, error) {
+func (x *plugin) instant(ctx context.Context, a instantArgs) (value.Value, error) {
 	at, err := instantOf("at", a.At)
 	if err != nil {
 		return nil, err
 	}
-	return x.ask(ctx, func(ctx context.Context) (model.Value, promv1.Warnings, error) {
+	return x.ask(ctx, a.Packed, func(ctx context.Context) (model.Value, promv1.Warnings, error) {
 		v, w, _, err := x.api.Query(ctx, a.Expr, at, promv1.WithTimeout(x.timeout))
 		return v, w, err
 	})
 }
 
-func (x *plugin) queryRange(ctx context.Context, a rangeArgs) (value.List, error) {
+func (x *plugin) queryRange(ctx context.Context, a rangeArgs) (value.Value, error) {
 	start, err := instantOf("start", a.Start)
 	if err != nil {
 		return nil, err
@@ -138,14 +141,14 @@ func (x *plugin) queryRange(ctx context.Context, a rangeArgs) (value.List, error
 	if a.Step <= 0 || end.Before(start) {
 		return nil, problem.New(problem.Argument, "range: start must not be after end, and step must be positive")
 	}
-	return x.ask(ctx, func(ctx context.Context) (model.Value, promv1.Warnings, error) {
+	return x.ask(ctx, a.Packed, func(ctx context.Context) (model.Value, promv1.Warnings, error) {
 		v, w, _, err := x.api.QueryRange(ctx, a.Expr, promv1.Range{Start: start, End: end, Step: a.Step}, promv1.WithTimeout(x.timeout))
 		return v, w, err
 	})
 }
 
 // ask asks once, within the connection's timeout, and accepts only a complete answer.
-func (x *plugin) ask(ctx context.Context, q func(context.Context) (model.Value, promv1.Warnings, error)) (value.List, error) {
+func (x *plugin) ask(ctx context.Context, packed bool, q func(context.Context) (model.Value, promv1.Warnings, error)) (value.Value, error) {
 	limited, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
 	v, warnings, err := q(limited)
@@ -161,7 +164,14 @@ func (x *plugin) ask(ctx context.Context, q func(context.Context) (model.Value, 
 	if err != nil {
 		return nil, x.hide(err)
 	}
-	return convert(x.server, v)
+	series, err := take(x.server, v)
+	if err != nil {
+		return nil, err
+	}
+	if packed {
+		return pack(series), nil
+	}
+	return list(series), nil
 }
 
 // hide takes secrets out of what a server may have echoed.
@@ -195,9 +205,32 @@ func instantOf(name string, v value.Value) (time.Time, error) {
 	return time.Time{}, problem.New(problem.Argument, "%s: must be a time, got %s", name, v.Kind())
 }
 
-// convert makes the compact form. NaN and infinities stay what they are: the engine decides about them.
-func convert(server string, v model.Value) (value.List, error) {
-	out := value.List{}
+// list is an answer as a runbook sees it.
+func list(all []samples.Series) value.List {
+	out := make(value.List, 0, len(all))
+	for _, s := range all {
+		points := make(value.List, 0, len(s.Points))
+		for _, p := range s.Points {
+			points = append(points, value.List{value.Time(time.UnixMilli(p.Milli).UTC()), value.Float(p.Value)})
+		}
+		out = append(out, value.Dict{
+			{Key: value.String("labels"), Value: value.Strings(s.Labels)}, {Key: value.String("points"), Value: points},
+		})
+	}
+	return out
+}
+
+func pack(all []samples.Series) value.Bytes {
+	var out value.Bytes
+	for _, s := range all {
+		out = samples.Append(out, s)
+	}
+	return out
+}
+
+// take takes the numbers out of an answer. NaN and infinities stay what they are: the engine decides about them.
+func take(server string, v model.Value) ([]samples.Series, error) {
+	out := []samples.Series{}
 	total := 0
 	add := func(m model.Metric, points []model.SamplePair, histograms int) error {
 		if histograms > 0 {
@@ -207,17 +240,14 @@ func convert(server string, v model.Value) (value.List, error) {
 		if total += len(points); total > maxPoints {
 			return tooLarge(server)
 		}
-		labels := make(map[string]string, len(m))
+		s := samples.Series{Labels: make(map[string]string, len(m)), Points: make([]samples.Point, len(points))}
 		for k, l := range m {
-			labels[string(k)] = string(l)
+			s.Labels[string(k)] = string(l)
 		}
-		ps := make(value.List, 0, len(points))
-		for _, p := range points {
-			ps = append(ps, value.List{value.Time(p.Timestamp.Time().UTC()), value.Float(p.Value)})
+		for i, p := range points {
+			s.Points[i] = samples.Point{Milli: int64(p.Timestamp), Value: float64(p.Value)}
 		}
-		out = append(out, value.Dict{
-			{Key: value.String("labels"), Value: value.Strings(labels)}, {Key: value.String("points"), Value: ps},
-		})
+		out = append(out, s)
 		return nil
 	}
 	var err error

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/seed1de3961f/runbook/builtins/kit"
+	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/samples"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
 	"github.com/seed1de3961f/runbook/runtime/promexpr"
@@ -57,6 +60,9 @@ func (s source) ask(ctx context.Context, function string, args value.Dict, q *tr
 		q.Error = s.broken.Error()
 		return nil, s.broken
 	}
+	if s.packs(ctx, function) {
+		args = append(args, value.Entry{Key: value.String("packed"), Value: value.Bool(true)})
+	}
 	from := s.wall()
 	v, err := s.host.Query(ctx, s.conn, function, args)
 	q.Took += s.wall().Sub(from)
@@ -73,10 +79,38 @@ func (s source) ask(ctx context.Context, function string, args value.Dict, q *tr
 	return series, nil
 }
 
-// decodeSeries reads a metric answer: a list of {"labels": {..}, "points": [[time, value], ..]}.
+// packs says whether the plugin can answer in the compact form.
+func (s source) packs(ctx context.Context, function string) bool {
+	m, err := s.host.Manifest(ctx, s.conn.Plugin)
+	if err != nil {
+		return false // the question itself meets the same, and says so
+	}
+	for _, f := range m.Functions {
+		if f.Name == function {
+			return slices.ContainsFunc(f.Params, func(p sdk.Param) bool { return p.Name == "packed" })
+		}
+	}
+	return false
+}
+
+// decodeSeries reads a metric answer: a list of {"labels": {..}, "points": [[time, value], ..]}, or the compact form of package samples.
 func decodeSeries(v value.Value) ([]kit.Series, error) {
 	bad := func(what string) error {
 		return problem.New(problem.MetricsSource, "the metrics plugin answered %s", what)
+	}
+	if packed, ok := v.(value.Bytes); ok {
+		all, err := samples.Decode([]byte(packed))
+		if err != nil {
+			return nil, problem.Wrap(problem.MetricsSource, err, "the metrics plugin answered")
+		}
+		out := make([]kit.Series, len(all))
+		for i, s := range all {
+			out[i] = kit.Series{Labels: s.Labels, Points: make([]kit.Point, len(s.Points))}
+			for j, p := range s.Points {
+				out[i].Points[j] = kit.Point{At: time.UnixMilli(p.Milli).UTC(), Value: p.Value}
+			}
+		}
+		return out, nil
 	}
 	list, ok := v.(value.List)
 	if !ok {
