@@ -65,6 +65,7 @@ func (l *loading) take() sandbox.Worker {
 
 // load loads the runbooks. One that cannot be loaded is a problem of its own; the others go on.
 func (e *engine) load(ctx context.Context, l *loading) error {
+	vocab := project.RunbookVocabulary(e.Families)
 	for _, path := range e.Paths {
 		tr := &trace.Runbook{Path: path, Name: strings.TrimSuffix(path, ".star"), Why: "the run ended before it could be"}
 		l.traces = append(l.traces, tr)
@@ -77,7 +78,7 @@ func (e *engine) load(ctx context.Context, l *loading) error {
 				return err
 			}
 		}
-		rb, err := project.LoadRunbook(ctx, l.worker, e.Tree, e.Settings, path, e.Families)
+		rb, err := project.LoadRunbook(ctx, l.worker, e.files, e.Settings, path, vocab)
 		if err != nil {
 			tr.Why = "it could not be loaded"
 			tr.Problem = e.asProblem(problem.Load, err, "load %s", path)

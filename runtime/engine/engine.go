@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -86,6 +87,7 @@ type engine struct {
 	dry      bool
 	run      *trace.Run
 	source   source
+	files    sandbox.Source // of the project, as they were when this run first read them
 	deadline time.Time
 	doubtful []ledger.Doubt // what is in doubt when the run ends
 	broken   breaker.Doc    // where the breaker stands then
@@ -95,7 +97,7 @@ type engine struct {
 
 // Run is one pass. The trace is returned also with an error, which means that the run could not be completed.
 func Run(ctx context.Context, d Deps, o Options) (*trace.Run, error) {
-	e := &engine{Deps: d, Options: o, dry: o.DryRun, conns: map[string]pluginhost.Connection{}}
+	e := &engine{Deps: d, Options: o, dry: o.DryRun, files: d.Tree.Frozen(), conns: map[string]pluginhost.Connection{}}
 	started := e.wall()
 	e.deadline = started.Add(d.Settings.Deadline)
 	e.run = &trace.Run{
@@ -204,6 +206,12 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 		tr.Targets = append(tr.Targets, s.trace)
 	}
 	sort.SliceStable(tr.Targets, func(i, j int) bool { return tr.Targets[i].Key < tr.Targets[j].Key })
+	w := e.warm(ctx, all, l)
+	defer func() {
+		if w != nil {
+			w.Close()
+		}
+	}()
 	if !e.dry {
 		if err := e.observe(ctx, rb, all, fleet); err != nil {
 			return err
@@ -212,12 +220,6 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 	if err := blind(rb, all); err != nil {
 		return err
 	}
-	var w sandbox.Worker
-	defer func() {
-		if w != nil {
-			w.Close()
-		}
-	}()
 	acted := "" // nothing is queued behind an action: what comes after it is decided from fresh data
 	for _, s := range all {
 		if s.trace.Condition != trace.Sick || !e.wanted(s.target) {
@@ -231,10 +233,8 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 			if w != nil {
 				w.Close()
 			}
-			if w = l.take(); w == nil {
-				if w, err = e.Spawn(ctx); err != nil {
-					return err
-				}
+			if w, err = e.Spawn(ctx); err != nil {
+				return err
 			}
 		}
 		if err := e.evaluate(ctx, w, rb, tr, s, fleet); err != nil {
@@ -248,6 +248,25 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 		}
 	}
 	return nil
+}
+
+// warm is a worker for the sick targets, on its way while the records are read; nil if there is nothing to evaluate, or if none can be had, which
+// the evaluation meets again.
+func (e *engine) warm(ctx context.Context, all []seen, l *loading) sandbox.Worker {
+	if !slices.ContainsFunc(all, func(s seen) bool { return s.trace.Condition == trace.Sick && e.wanted(s.target) }) {
+		return nil
+	}
+	w := l.take()
+	if w == nil {
+		var err error
+		if w, err = e.Spawn(ctx); err != nil {
+			return nil
+		}
+	}
+	if s, ok := w.(sandbox.Warmer); ok {
+		s.Warm(ctx)
+	}
+	return w
 }
 
 // whereToLook puts the place on an error of the engine's own queries that can mend it: the connection if the source is at fault, and the

@@ -120,7 +120,7 @@ func (e *engine) evaluate(ctx context.Context, w sandbox.Worker, rb *project.Run
 		return err
 	}
 	e.prestartFor(rb, v.target)
-	res, err := w.Evaluate(ctx, rb.Path, "run", rb.Vocabulary, e.Tree, sandbox.Context{
+	res, err := w.Evaluate(ctx, rb.Path, "run", rb.Vocabulary, e.files, sandbox.Context{
 		Now: e.run.Started, Target: contextTarget(v.target), Params: rb.Params, Attempt: v.record.Number,
 	}, v)
 	v.record.Events = weave(v.record.Events, res.Events)

@@ -40,7 +40,7 @@ func (e *engine) prestartFor(rb *project.Runbook, target action.Target) {
 // names says whether the files of a runbook mention a family.
 func (e *engine) names(rb *project.Runbook, family string) bool {
 	for _, f := range rb.Closure {
-		if text, err := e.Tree.Read(f.Path); err == nil && bytes.Contains(text, []byte("."+family+".")) {
+		if text, err := e.files.Read(f.Path); err == nil && bytes.Contains(text, []byte("."+family+".")) {
 			return true
 		}
 	}

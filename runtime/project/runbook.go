@@ -44,11 +44,15 @@ func (rb *Runbook) Parse(text string) (*promexpr.Expr, error) { return promexpr.
 // Param returns the value of a parameter.
 func (rb *Runbook) Param(name string) (value.Value, bool) { v, ok := rb.params[name]; return v, ok }
 
-// LoadRunbook reads one runbook file. families are builtins.All() and one for each plugin: those that only
-// declare are the file's vocabulary, the others stand under ctx.
-func LoadRunbook(ctx context.Context, w sandbox.Worker, t *Tree, s *Settings, path string, families []kit.Family) (*Runbook, error) {
-	vocab := Vocabulary(slices.Concat(families, []kit.Family{RunbookPolicy()}))
-	m, err := w.Load(ctx, path, vocab, t)
+// RunbookVocabulary is what runbook files may name. families are builtins.All() and one for each plugin: those that only
+// declare are the file's vocabulary, the others stand under ctx. It is made once for all runbooks of a run.
+func RunbookVocabulary(families []kit.Family) sandbox.Vocabulary {
+	return Vocabulary(slices.Concat(families, []kit.Family{RunbookPolicy()}))
+}
+
+// LoadRunbook reads one runbook file, with a RunbookVocabulary.
+func LoadRunbook(ctx context.Context, w sandbox.Worker, src sandbox.Source, s *Settings, path string, vocab sandbox.Vocabulary) (*Runbook, error) {
+	m, err := w.Load(ctx, path, vocab, src)
 	if err != nil {
 		return nil, err
 	}

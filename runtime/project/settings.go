@@ -57,6 +57,23 @@ func (w Webhook) Wants(owner string) bool {
 	return len(w.Owners) == 0 || slices.Contains(w.Owners, owner)
 }
 
+// LikelyState is where the state directory is likely to be, by a look at the text of project.star: a place to look for what was remembered of
+// that file, and nothing to rely on.
+func LikelyState(t *Tree) string {
+	state := "state"
+	text, _ := t.Read(File) // what is wrong with it is found when it is loaded
+	for line := range strings.Lines(string(text)) {
+		name, rest, _ := strings.Cut(strings.TrimSpace(line), "=")
+		if quoted := strings.Split(rest, `"`); strings.TrimSpace(name) == "state" && len(quoted) > 2 {
+			state = quoted[1]
+		}
+	}
+	if filepath.IsAbs(state) {
+		return filepath.Clean(state)
+	}
+	return filepath.Join(t.Root(), filepath.FromSlash(state))
+}
+
 // LoadSettings reads project.star.
 func LoadSettings(ctx context.Context, w sandbox.Worker, t *Tree) (*Settings, error) {
 	vocab := Vocabulary(Families())

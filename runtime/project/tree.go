@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
@@ -74,6 +75,30 @@ func (t *Tree) Root() string { return t.dir }
 
 // Close releases the root.
 func (t *Tree) Close() error { return t.root.Close() }
+
+// Frozen hands out the same files, each as it was when it was first asked for: what a run has read once is what it goes by until it
+// ends. It is safe for concurrent use.
+func (t *Tree) Frozen() sandbox.Source { return &frozen{tree: t, texts: map[string][]byte{}} }
+
+type frozen struct {
+	tree  *Tree
+	mu    sync.Mutex
+	texts map[string][]byte
+}
+
+// Read implements sandbox.Source.
+func (f *frozen) Read(name string) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if text, ok := f.texts[name]; ok {
+		return text, nil
+	}
+	text, err := f.tree.Read(name)
+	if err == nil {
+		f.texts[name] = text
+	}
+	return text, err
+}
 
 // Read implements sandbox.Source.
 func (t *Tree) Read(name string) ([]byte, error) {

@@ -68,7 +68,7 @@ func load(t *testing.T, files map[string]string) (*Settings, *Runbook, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	rb, err := LoadRunbook(t.Context(), w, tree, s, "worker.star", append(declare.Families(), metrics.Family()))
+	rb, err := LoadRunbook(t.Context(), w, tree, s, "worker.star", RunbookVocabulary(append(declare.Families(), metrics.Family())))
 	return s, rb, err
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,7 +36,8 @@ type worker struct {
 	closing sync.Once
 	dead    bool
 
-	vocab []byte            // that the worker knows, encoded
+	vocab Vocabulary        // that the worker knows
+	told  bool              // it knows one
 	texts map[string]string // every file that was handed out, for the life of the worker
 	total int64             // their size
 }
@@ -209,20 +209,16 @@ func (r *run) run(ctx context.Context, m wire.Run) (done wire.Done, err error) {
 	if why := badPath(m.Path); why != "" {
 		return done, problem.New(problem.Load, "%q: %s", clip(m.Path, 100), why)
 	}
-	v := wire.Vocabulary(r.vocab)
-	encoded, err := json.Marshal(v)
-	if err != nil {
-		return done, problem.Wrap(problem.Internal, err, "encode the vocabulary")
-	}
-	if !bytes.Equal(encoded, r.w.vocab) {
+	if !r.w.told || !r.w.vocab.Same(r.vocab) {
+		v := wire.Vocabulary(r.vocab)
 		m.Vocabulary = &v
-		r.w.vocab = nil
+		r.w.told = false
 	}
 	r.w.shared.reset()
 	if err := r.answer(wire.ToWorker{Run: &m}); err != nil {
 		return done, err
 	}
-	r.w.vocab = encoded
+	r.w.vocab, r.w.told = r.vocab, true
 	var clock stopwatch
 	for {
 		f, err := r.next(ctx, &clock)

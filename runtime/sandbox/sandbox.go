@@ -36,6 +36,15 @@ type Vocabulary struct {
 	Families []kit.Family
 }
 
+// Same says whether two vocabularies are one: the same tables, not tables that say the same.
+func (v Vocabulary) Same(w Vocabulary) bool {
+	return sameTable(v.Declarations, w.Declarations) && sameTable(v.Modules, w.Modules) && sameTable(v.Families, w.Families)
+}
+
+func sameTable[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
 // Source hands out the text of project files. A path is slash-separated and relative to the project
 // root; the implementation opens it through os.Root.
 type Source interface {
@@ -125,4 +134,9 @@ type Worker interface {
 	Dead() bool
 	// Close ends the process and waits for it.
 	Close()
+}
+
+// Warmer is a Worker whose process is started when it is first needed. Warm starts it now, in the background; an error comes with its use.
+type Warmer interface {
+	Warm(ctx context.Context)
 }

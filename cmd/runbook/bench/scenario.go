@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -99,15 +100,25 @@ func actingProject(ctx context.Context, exe, root, metrics string) (*contestant,
 	}); err != nil {
 		return nil, err
 	}
-	state := filepath.Join(dir, "state")
+	// Each run gets new records, because an action is not repeated, and what runs before it have remembered of files and plugins.
+	state, cache := filepath.Join(dir, "state"), filepath.Join(dir, "cache")
 	return &contestant{
 		name: "`runbook run`, one action (`exec` of `/bin/true`)", ours: true,
 		argv: []string{exe, "run", "--json", "--project", dir},
 		prepare: func() error {
+			if err := os.Rename(filepath.Join(state, "cache"), cache); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 			if err := os.RemoveAll(state); err != nil {
 				return err
 			}
-			return command(ctx, exe, "init", "--state", state)
+			if err := command(ctx, exe, "init", "--state", state); err != nil {
+				return err
+			}
+			if _, err := os.Stat(cache); errors.Is(err, fs.ErrNotExist) {
+				return nil // the first one
+			}
+			return errors.Join(os.RemoveAll(filepath.Join(state, "cache")), os.Rename(cache, filepath.Join(state, "cache")))
 		},
 		check: checkActed,
 	}, nil

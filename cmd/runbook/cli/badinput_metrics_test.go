@@ -109,7 +109,7 @@ func TestUnknownTargets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
-			s.write(t, "bad.star", declared("bad", strings.Replace(badFleet, "bad_depth > 1000", c.sick, 1))+
+			s.write(t, "bad.star", declaration("bad", strings.Replace(badFleet, "bad_depth > 1000", c.sick, 1))+
 				"\ndef run(ctx):\n    ctx.exec.run(\"mark\", reason = \"queue stuck\")\n")
 			r := s.do(t, "run", "--json")
 			if r.exit != 1 || s.marked(t, "w5") {
@@ -134,7 +134,7 @@ func TestUnknownTargets(t *testing.T) {
 func TestEmptyFleet(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.write(t, "bad.star", declared("bad", strings.Replace(badFleet, `job="worker"`, `job="wroker"`, 1))+"\ndef run(ctx):\n    pass\n")
+	s.write(t, "bad.star", declaration("bad", strings.Replace(badFleet, `job="worker"`, `job="wroker"`, 1))+"\ndef run(ctx):\n    pass\n")
 	r := s.do(t, "run", "--json")
 	p := r.doc.Runbooks[1].Problem
 	if r.exit != 1 || p == nil || p.Code != problem.NoData || !strings.Contains(p.Message, `there are no targets: up{job="wroker"} has no data`) {

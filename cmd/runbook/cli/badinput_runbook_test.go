@@ -13,7 +13,7 @@ const badFleet = `fleet(all = 'up{job="worker"}', sick = 'bad_depth > 1000', by 
 // A runbook that is wrong costs nothing but itself.
 func TestBadRunbook(t *testing.T) {
 	t.Parallel()
-	head := declared("bad", badFleet) + "\n"
+	head := declaration("bad", badFleet) + "\n"
 	run := head + "def run(ctx):\n    "
 	for name, c := range map[string]struct {
 		file string

@@ -157,11 +157,11 @@ func (s *site) project(t *testing.T) {
 // runbook writes a runbook whose symptom is its metric, with the body of its run(ctx).
 func (s *site) runbook(t *testing.T, name, body string) {
 	t.Helper()
-	s.write(t, name+".star", declared(name, "fleet(all = 'up{job=\"worker\"}', sick = '"+name+"_depth > 1000', by = \"instance\", held = \"30s\")")+
+	s.write(t, name+".star", declaration(name, "fleet(all = 'up{job=\"worker\"}', sick = '"+name+"_depth > 1000', by = \"instance\", held = \"30s\")")+
 		"\n\ndef run(ctx):\n    "+strings.ReplaceAll(body, "\n", "\n    ")+"\n")
 }
 
-func declared(name, targets string) string {
+func declaration(name, targets string) string {
 	return fmt.Sprintf(`runbook(owner = "team-%s", trigger = every("1s"), severity = "warning", mode = "auto", targets = %s)`, name, targets)
 }
 

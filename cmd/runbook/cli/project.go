@@ -18,6 +18,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
 	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
+	"github.com/seed1de3961f/runbook/runtime/sandbox/declared"
 	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
@@ -29,7 +30,8 @@ type opened struct {
 	manifests []sdk.Manifest
 	families  []kit.Family
 	exe       string
-	worker    sandbox.Worker // the one that read project.star, nil once it has been handed on
+	memory    *declared.Memory // of what files declare
+	worker    sandbox.Worker   // the one that read project.star, nil once it has been handed on
 }
 
 // openProject reads project.star.
@@ -47,21 +49,26 @@ func (c *call) openProject(ctx context.Context) (*opened, error) {
 		return nil, err
 	}
 	o := &opened{tree: tree, exe: exe}
-	if o.worker, err = (sandbox.Spawner{Exe: exe}).Start(ctx); err != nil {
+	state, err := c.givenState()
+	if err != nil {
 		return nil, err
 	}
+	likely := state
+	if likely == "" {
+		likely = project.LikelyState(tree)
+	}
+	o.memory = declared.Open(remembered(likely), exe)
+	o.worker = o.memory.Worker(sandbox.Limits{}, sandbox.Spawner{Exe: exe}.Start)
 	if o.settings, err = project.LoadSettings(ctx, o.worker, tree); err != nil {
 		o.close()
 		return nil, err
 	}
 	o.settings.Env = c.stdio.Env
-	state, err := c.givenState()
-	if err != nil {
-		o.close()
-		return nil, err
-	}
 	if state != "" {
 		o.settings.StateDir = state
+	}
+	if o.settings.StateDir != likely {
+		o.memory = declared.Open(remembered(o.settings.StateDir), exe)
 	}
 	if o.manifests, err = plugins.Manifests(); err != nil {
 		o.close()
@@ -80,13 +87,16 @@ func (c *call) openProject(ctx context.Context) (*opened, error) {
 	return o, nil
 }
 
-// spawn starts a worker under the project's limits. The one that read project.star is used first, if its limits are the same.
-func (o *opened) spawn(ctx context.Context) (sandbox.Worker, error) {
+// remembered is where it is kept what files declare.
+func remembered(state string) string { return filepath.Join(state, "cache", "declared") }
+
+// spawn makes a worker under the project's limits. The one that read project.star is used first, if its limits are the same.
+func (o *opened) spawn(context.Context) (sandbox.Worker, error) {
 	if w := o.worker; w != nil && !w.Dead() && o.settings.Limits == (sandbox.Limits{}) {
 		o.worker = nil
 		return w, nil
 	}
-	return sandbox.Spawner{Exe: o.exe, Limits: o.settings.Limits}.Start(ctx)
+	return o.memory.Worker(o.settings.Limits, sandbox.Spawner{Exe: o.exe, Limits: o.settings.Limits}.Start), nil
 }
 
 func (o *opened) close() {

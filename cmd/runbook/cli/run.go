@@ -76,6 +76,9 @@ func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.
 		Sample: clock.Read, Now: c.stdio.Now, Env: c.stdio.Env, Self: process.Self(), Look: process.Look, KillGroup: process.KillGroup,
 		Sinks: sinks, Heartbeat: o.heartbeat, Log: c.log, Version: buildInfo().Version, Hook: c.stdio.Hook,
 	}, opts)
+	if !opts.DryRun {
+		_ = o.memory.Save() // without it the next run asks a worker again
+	}
 	if r == nil {
 		return nil, err
 	}

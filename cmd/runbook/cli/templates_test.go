@@ -94,7 +94,7 @@ func checkTemplates(t *testing.T, dir string, connections int) {
 	if err != nil || strings.Join(paths, " ") != "runbooks/worker.star" {
 		t.Fatalf("runbooks: %v, %v", paths, err)
 	}
-	rb, err := project.LoadRunbook(t.Context(), w, tree, s, paths[0], append(builtins.All(), families...))
+	rb, err := project.LoadRunbook(t.Context(), w, tree, s, paths[0], project.RunbookVocabulary(append(builtins.All(), families...)))
 	if err != nil {
 		t.Fatal(err)
 	}
