@@ -7,6 +7,7 @@ LDFLAGS   := -X github.com/seed1de3961f/runbook/cmd/runbook/cli.version=$(VERSIO
 # What the binary never uses: every process of a run would pay for its initialisation.
 TAGS      := urfave_cli_no_docs grpcnotrace
 FUZZTIME  ?= 10s
+CHECKS    ?= 200000
 BENCHTIME ?= 1s
 ROUNDS    ?= 30
 
@@ -42,6 +43,11 @@ test: ## run the tests
 .PHONY: test-e2e
 test-e2e: build ## run the tests that need real servers (a Prometheus, systemd); .ci/run installs those
 	go test -count=1 -tags e2e -run '^TestE2E' ./...
+
+.PHONY: property
+property: ## check the guards, the breaker and the books with CHECKS (200000) random histories, from SEED
+	@seed=$${SEED:-$$RANDOM$$RANDOM}; echo "seed $$seed (again: make property SEED=$$seed CHECKS=$(CHECKS))"; \
+	go test -count=1 -timeout 60m ./runtime/ledger ./runtime/guard ./runtime/breaker -run 'Propert|SlidingWindows|MoreBad' -rapid.checks=$(CHECKS) -rapid.seed=$$seed
 
 .PHONY: race
 race: ## run the tests with the race detector

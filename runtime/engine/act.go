@@ -239,20 +239,11 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 		}
 		attempt.Steps = append(attempt.Steps, step.Key)
 		rec.ID = step.ID
-		if err := ledger.Charge(tx, attempt, step, first, now, longest(policy.Rates)); err != nil {
-			return err
+		approval := ""
+		if policy.Mode == guard.Approve {
+			approval = v.binding(c)
 		}
-		if first {
-			if _, err := ledger.TellBreaker(tx, now, breaker.Began{Attempt: attempt.ID}); err != nil {
-				return err
-			}
-			if policy.Mode == guard.Approve {
-				if err := ledger.Consume(tx, now, v.binding(c), attempt.ID); err != nil {
-					return err
-				}
-			}
-		}
-		if err := ledger.Put(tx, attempt, step); err != nil {
+		if err := ledger.Reserve(tx, attempt, step, policy, approval, now); err != nil {
 			return err
 		}
 		rec.State = step.State
@@ -372,15 +363,6 @@ func always(c problem.Code) bool {
 func (v *evaluation) end(as trace.Outcome, err error) error {
 	v.ended, v.endedBy = as, v.e.asProblem(problem.Internal, err, "the run could not go on")
 	return v.endedBy
-}
-
-// longest is how far back the rate guard looks.
-func longest(rates []guard.Rate) time.Duration {
-	var d time.Duration
-	for _, r := range rates {
-		d = max(d, r.Per)
-	}
-	return d
 }
 
 func (v *evaluation) say(rec *trace.Action, what string) {

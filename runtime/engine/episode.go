@@ -65,15 +65,10 @@ func (e *engine) observe(ctx context.Context, rb *project.Runbook, all []seen, f
 			if !ok {
 				continue
 			}
-			switch s.trace.Condition {
-			case trace.Sick, trace.Pending:
-				ep.Healthy, ep.SickAt = 0, now
-			case trace.Healthy:
-				// What was observed reaches back as far as the window of the symptom, never to the last tick.
-				ep.Healthy += min(now.Trusted-ep.SeenAt.Trusted, max(rb.Targets.Held, e.Settings.MaxAge))
-			}
-			ep.SeenAt = now
-			if ep.Healthy >= ledger.Stable && !held[s.target.Key] {
+			// What was observed reaches back as far as the window of the symptom, never to the last tick.
+			reach := max(rb.Targets.Held, e.Settings.MaxAge)
+			ep = ep.Seen(s.trace.Condition == trace.Sick || s.trace.Condition == trace.Pending, s.trace.Condition == trace.Healthy, reach, now)
+			if ep.Stable() && !held[s.target.Key] {
 				delete(eps, s.target.Key)
 				continue
 			}

@@ -7,6 +7,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/breaker"
+	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/store"
 )
 
@@ -64,6 +65,30 @@ func PutKeys() []string { return []string{KeyClock, KeyDoubt, KeyOpen, KeyBreake
 
 // startedFor is how long a start is kept at least: a policy whose windows become longer must find what happened before.
 const startedFor = 24 * time.Hour
+
+// Reserve books and writes a step that every guard has let pass in this transaction. If it is the first of its attempt it becomes the
+// canary of a breaker that tries, and uses up the approval of that binding if it needs one. DecisionKeys and PutKeys are read.
+func Reserve(tx store.Tx, a *action.Attempt, s *action.Step, policy guard.Policy, approval string, now action.Clock) error {
+	first := len(a.Steps) == 1
+	var window time.Duration // that the rates look back
+	for _, r := range policy.Rates {
+		window = max(window, r.Per)
+	}
+	if err := Charge(tx, a, s, first, now, window); err != nil {
+		return err
+	}
+	if first {
+		if _, err := TellBreaker(tx, now, breaker.Began{Attempt: a.ID}); err != nil {
+			return err
+		}
+		if approval != "" {
+			if err := Consume(tx, now, approval, a.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return Put(tx, a, s)
+}
 
 // Charge books a step: its cooldown and, for the first of an attempt, the attempt's rate and its try in the episode. window is the longest
 // that the rates look back. DecisionKeys are read.

@@ -149,8 +149,24 @@ type Episode struct {
 	Refused map[string]action.Clock `json:"refused,omitempty"`
 }
 
-// Stable is how long a target must have been observed healthy before its episode ends.
-const Stable = time.Hour
+// stable is how long a target must have been observed healthy before its episode ends.
+const stable = time.Hour
+
+// Seen is the episode after its target was looked at: sick begins it anew, healthy is added as far back as the look reaches, and neither,
+// which is no data, adds nothing.
+func (ep Episode) Seen(sick, healthy bool, reach time.Duration, now action.Clock) Episode {
+	switch {
+	case sick:
+		ep.Healthy, ep.SickAt = 0, now
+	case healthy:
+		ep.Healthy += min(now.Trusted-ep.SeenAt.Trusted, reach)
+	}
+	ep.SeenAt = now
+	return ep
+}
+
+// Stable says whether the target has been healthy for so long that its problem is over. A brief recovery is not.
+func (ep Episode) Stable() bool { return ep.Healthy >= stable }
 
 // Read reads a small document; an absent one is the zero value.
 func Read[T any](tx store.ReadTx, key string) (T, error) {
