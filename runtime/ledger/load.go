@@ -76,6 +76,9 @@ func Attempt(ctx context.Context, st store.Store, id string) (*action.Attempt, [
 	return a, steps, err
 }
 
+// nothingBegan is why an attempt is closed of which no step was let begin.
+const nothingBegan = "nothing began"
+
 // EndAttempt takes the attempt's arrow for the end of its evaluation, if to is not empty, and closes one that failed or was interrupted
 // if every step has a definite end. An attempt of which nothing began has nothing to verify: it is closed too, and gives back its
 // rate and its try. It writes the attempt; EndKeys are read.
@@ -102,7 +105,7 @@ func EndAttempt(tx store.Tx, a *action.Attempt, to action.AttemptState, by, why 
 	if definite && (a.State == action.AttemptFailed || a.State == action.Interrupted) {
 		why := "every step has a definite end"
 		if idle {
-			why = "nothing began"
+			why = nothingBegan
 			if err := refundAttempt(tx, a); err != nil {
 				return err
 			}

@@ -21,6 +21,7 @@ func commands() []spec {
 		statusCommand(),
 		runsCommand(),
 		actionsCommand(),
+		reportCommand(),
 		explainCommand(),
 		haltCommand(),
 		resumeCommand(),
