@@ -10,6 +10,7 @@
 //   - Out of IN_DOUBT leads only a probe, or a person who gives the record's nonce and a reason. Only a person abandons.
 //   - An attempt is complete, or closed by the engine, only when every one of its steps has a definite end; one with an abandoned
 //     step is closed by a person.
+//   - An attempt whose runbook has a cleanup, and of which anything began, is closed by the engine only when that is done.
 //   - An arrow that is not in its table is an error that names both states and leaves the record as it was.
 //   - Every arrow taken adds one Change to History.
 package action
@@ -119,6 +120,7 @@ type Step struct {
 	Owner      Owner         `json:"owner"`
 	Child      Child         `json:"child,omitzero"`
 	Deadline   time.Time     `json:"deadline"`
+	Cleanup    bool          `json:"cleanup,omitempty"` // asked for by cleanup(ctx)
 	ReservedAt Clock         `json:"reserved_at"`
 	BegunAt    Clock         `json:"begun_at,omitzero"`
 	EndedAt    Clock         `json:"ended_at,omitzero"`
@@ -181,10 +183,35 @@ type Attempt struct {
 	OpenedAt  Clock        `json:"opened_at"`
 	EndedAt   Clock        `json:"ended_at,omitzero"` // end of the last step
 	Verify    Verification `json:"verify"`
+	Source    string       `json:"source,omitempty"`  // digest of the source closure, which is stored
+	Cleanup   *Cleanup     `json:"cleanup,omitempty"` // of a runbook that has one
 	Control   bool         `json:"control,omitempty"` // a person's control ended it: that is no failure, and does not count for the breaker
 	Counted   bool         `json:"counted,omitempty"` // the breaker has been told that it went badly
 	History   []Change     `json:"history"`
 }
+
+// CleanupState says how far the cleanup of an attempt that ended early is.
+type CleanupState string
+
+// The states of a cleanup. One that waits is evaluated when the attempt has ended early and all its steps are settled; one that has begun to
+// act and did not end well is left to a person.
+const (
+	CleanupWaits  CleanupState = "waits"
+	CleanupRuns   CleanupState = "runs"
+	CleanupDone   CleanupState = "done"
+	CleanupFailed CleanupState = "failed"
+)
+
+// Cleanup is the evaluation of cleanup(ctx) for an attempt that ended early.
+type Cleanup struct {
+	State CleanupState `json:"state"`
+	From  int          `json:"from,omitempty"` // how many steps the attempt had before it
+	Run   string       `json:"run,omitempty"`  // the last one that evaluated it
+	Why   string       `json:"why,omitempty"`  // how it ended, in words
+}
+
+// CleansUp says whether an attempt waits for its cleanup, or for a person because that failed: it is not to be closed meanwhile.
+func (a *Attempt) CleansUp() bool { return a.Cleanup != nil && a.Cleanup.State != CleanupDone }
 
 // Target is what an attempt acts on.
 type Target struct {

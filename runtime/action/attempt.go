@@ -91,6 +91,9 @@ func (a *Attempt) check(e AttemptEvent) error {
 				WithHint(`once the target is as it should be: runbook resolve %s --as closed --reason "how you know"`, a.ID)
 		}
 	}
+	if e.To == Closed && e.By != ByPerson && a.CleansUp() && Began(e.Steps) {
+		return problem.New(problem.Internal, "attempt %s cannot be closed: its cleanup %s", a.ID, a.Cleanup.State)
+	}
 	if e.By == ByPerson && (e.Why == "" || e.Person == "") {
 		return problem.New(problem.Usage, "closing an attempt needs a reason and a name").
 			WithHint(`runbook resolve %s --as closed --reason "how you know"`, a.ID)

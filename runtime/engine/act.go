@@ -179,7 +179,7 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 		}
 		in := guard.Input{Now: now, Policy: v.rb.Policy, State: st, Request: guard.Request{
 			Runbook: v.rb.Name, Target: v.target, Fleet: v.fleet, Episode: v.record.Episode, Action: c.name,
-			Cooldown: c.cooldown, Severity: v.rb.Severity, OldestRead: v.oldest, Repeats: v.repeats(rec),
+			Cooldown: c.cooldown, Severity: v.rb.Severity, OldestRead: v.oldest, Repeats: v.repeats(rec), Cleanup: v.cleaning,
 		}}
 		if !first {
 			in.Attempt = v.attempt.ID
@@ -205,7 +205,9 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 	}
 	keys := append(ledger.DecisionKeys(v.rb.Name, c.name, v.target.Key), ledger.KeyRun(v.e.run.ID))
 	keys = append(keys, ledger.PutKeys()...)
-	if !first {
+	if first {
+		keys = append(keys, ledger.KeySource(v.rb.Digest))
+	} else {
 		keys = append(keys, ledger.KeyAttempt(v.attempt.ID))
 	}
 	err := v.e.Store.Update(ctx, keys, func(tx store.Tx) error {
@@ -243,6 +245,11 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 		if policy.Mode == guard.Approve {
 			approval = v.binding(c)
 		}
+		if first {
+			if err := v.keepSource(tx); err != nil {
+				return err
+			}
+		}
 		if err := ledger.Reserve(tx, attempt, step, policy, approval, now); err != nil {
 			return err
 		}
@@ -279,10 +286,16 @@ func (v *evaluation) openAttempt(tx store.Tx, c *call, now action.Clock) (*actio
 		if err != nil {
 			return nil, err
 		}
-		if a.State != action.Open || a.Owner != v.e.Self {
+		ours := a.State == action.Open
+		if v.cleaning {
+			ours = a.Cleanup != nil && a.Cleanup.State == action.CleanupRuns
+		}
+		if !ours || a.Owner != v.e.Self {
 			return nil, problem.New(problem.Internal, "attempt %s is %s and no longer ours", a.ID, a.State)
 		}
-		v.expectation(a, c)
+		if !v.cleaning {
+			v.expectation(a, c)
+		}
 		return a, nil
 	}
 	eps, err := ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes(v.rb.Name))
@@ -295,8 +308,11 @@ func (v *evaluation) openAttempt(tx store.Tx, c *call, now action.Clock) (*actio
 	}
 	a := &action.Attempt{
 		V: 1, Namespace: v.e.State.Namespace, Runbook: v.rb.Name, Path: v.rb.Path, Target: v.target,
-		Fleet: v.fleet.ID, Episode: ep.ID, Number: ep.Number + 1, Run: v.e.run.ID, Owner: v.e.Self, Notify: v.rb.Owner,
+		Fleet: v.fleet.ID, Episode: ep.ID, Number: ep.Number + 1, Run: v.e.run.ID, Owner: v.e.Self, Notify: v.rb.Owner, Source: v.rb.Digest,
 		Verify: v.rb.Verification(v.target, v.e.Settings.Sampling),
+	}
+	if v.rb.HasCleanup {
+		a.Cleanup = &action.Cleanup{State: action.CleanupWaits}
 	}
 	a.Verify.MaxAge = v.e.Settings.MaxAge
 	a.ID = action.Identity{Namespace: a.Namespace, Runbook: a.Runbook, Target: a.Target.Key, Episode: a.Episode, Attempt: a.Number}.AttemptID()
@@ -323,7 +339,7 @@ func (v *evaluation) newStep(a *action.Attempt, c *call, now action.Clock) (*act
 		Action: c.name, Args: c.shown, Reason: c.reason, Connection: c.conn.Name,
 		Cooldown: max(c.cooldown, v.rb.Policy.WithDefaults().Cooldown), Timeout: c.timeout, Settle: c.fn.Settle, Pos: c.pos,
 		Source: v.rb.Digest, Policy: v.e.Settings.Digest, Owner: v.e.Self,
-		Deadline: now.Wall.Add(c.timeout),
+		Deadline: now.Wall.Add(c.timeout), Cleanup: v.cleaning,
 	}
 	return s, s.Apply(action.Event{To: action.Reserved, By: action.ByEngine, Why: c.reason}, now)
 }

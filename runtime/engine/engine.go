@@ -91,7 +91,7 @@ type engine struct {
 	deadline time.Time
 	doubtful []ledger.Doubt // what is in doubt when the run ends
 	broken   breaker.Doc    // where the breaker stands then
-	mu       sync.Mutex     // over conns
+	mu       sync.Mutex     // over conns and run.Cleanups and run.Recovered
 	conns    map[string]pluginhost.Connection
 }
 
@@ -131,6 +131,14 @@ func (e *engine) pass(ctx context.Context) error {
 	e.run.Halt = e.State.Check(e.Env)
 	if !e.dry {
 		if err := e.recover(ctx); err != nil {
+			return err
+		}
+	}
+	if !e.dry {
+		if err := e.probe(ctx); err != nil {
+			return err
+		}
+		if err := e.cleanups(ctx); err != nil {
 			return err
 		}
 	}

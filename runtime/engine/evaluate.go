@@ -31,6 +31,11 @@ type evaluation struct {
 	fleet  guard.FleetView
 	record *trace.Evaluation
 
+	files sandbox.Source // what the runbook was loaded from
+	// cleaning says that this is cleanup(ctx) of the attempt, and cleaned is its trace.
+	cleaning bool
+	cleaned  *trace.Cleanup
+
 	attempt *action.Attempt
 	oldest  time.Time // of the samples that the runbook has read
 	acted   bool
@@ -111,7 +116,7 @@ func (v *evaluation) sawSample(at time.Time) {
 
 // evaluate runs the runbook for one target in w and settles what came of it.
 func (e *engine) evaluate(ctx context.Context, w sandbox.Worker, rb *project.Runbook, trb *trace.Runbook, s seen, fleet guard.FleetView) error {
-	v := &evaluation{e: e, rb: rb, trb: trb, target: s.target, fleet: fleet, record: &trace.Evaluation{}}
+	v := &evaluation{e: e, rb: rb, trb: trb, files: e.files, target: s.target, fleet: fleet, record: &trace.Evaluation{}}
 	v.target.Labels = s.target.Labels
 	v.sawSample(s.trace.MeasuredAt)
 	s.trace.Evaluation = v.record
@@ -128,6 +133,11 @@ func (e *engine) evaluate(ctx context.Context, w sandbox.Worker, rb *project.Run
 	v.conclude(ctx, res, err)
 	if err := v.settle(); err != nil {
 		return err
+	}
+	if v.attempt != nil && ctx.Err() == nil {
+		if err := e.cleanup(ctx, v.attempt.ID); err != nil {
+			return err
+		}
 	}
 	return v.tellRefusing(ctx)
 }
@@ -240,7 +250,11 @@ func (v *evaluation) conclude(ctx context.Context, res sandbox.Result, err error
 		r.Outcome, r.Problem = trace.Interrupted, v.e.interrupted(ctx.Err())
 		r.Reason = r.Problem.Message
 	case err != nil:
-		r.Outcome, r.Problem = trace.Failed, v.e.asProblem(problem.Script, err, "%s", v.rb.Path)
+		path := "the runbook"
+		if v.rb != nil {
+			path = v.rb.Path
+		}
+		r.Outcome, r.Problem = trace.Failed, v.e.asProblem(problem.Script, err, "%s", path)
 		r.Reason = r.Problem.Message
 	case res.Outcome != nil && res.Outcome.Type == "escalate":
 		r.Outcome, r.Reason = trace.Escalated, fieldText(res.Outcome, "reason")
@@ -394,6 +408,9 @@ func (v *evaluation) done() string {
 		if a := x.Action; a != nil && a.State != "" {
 			fmt.Fprintf(&b, "\n%s %s: %s", a.ID, a.Action, a.State)
 		}
+	}
+	if !v.cleaning && v.rb.HasCleanup && v.doubtful == "" {
+		b.WriteString("\nits cleanup is evaluated next; you hear of it again only if that does not end well")
 	}
 	return "; what it did on " + v.target.Name + ":" + b.String()
 }

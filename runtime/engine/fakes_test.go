@@ -44,6 +44,8 @@ type fakeHost struct {
 	query  func(function, expr string) error // fails queries
 	asked  []string
 	done   []pluginhost.Execute
+	probe  func(context.Context) (pluginhost.ProbeResult, error) // nil cannot tell
+	probed []pluginhost.Probe
 }
 
 var _ pluginhost.Host = (*fakeHost)(nil)
@@ -95,8 +97,17 @@ func (h *fakeHost) Query(ctx context.Context, c pluginhost.Connection, function 
 	return out, err
 }
 
-func (h *fakeHost) Probe(context.Context, pluginhost.Connection, pluginhost.Probe) (pluginhost.ProbeResult, error) {
-	return pluginhost.ProbeResult{State: action.InDoubt}, nil
+func (h *fakeHost) Probe(ctx context.Context, c pluginhost.Connection, p pluginhost.Probe) (pluginhost.ProbeResult, error) {
+	h.mu.Lock()
+	h.probed = append(h.probed, p)
+	h.mu.Unlock()
+	if c.Name != "svc" || string(p.Receipt) != "receipt" || p.Key == "" {
+		h.p.w.t.Errorf("asked %+v over %s", p, c.Name)
+	}
+	if h.probe == nil {
+		return pluginhost.ProbeResult{State: action.InDoubt}, nil
+	}
+	return h.probe(ctx)
 }
 
 func (h *fakeHost) Close() {}
@@ -186,7 +197,9 @@ func (e *fakeExecution) alone(mine *action.Step, all []*action.Step) {
 			w.t.Errorf("acted on %s again after %s of %s", mine.Identity.Target, mine.ReservedAt.Trusted-s.ReservedAt.Trusted, s.Cooldown)
 		}
 	}
-	if a := w.attempt(mine); a.State != action.Open || a.Owner != e.h.p.self {
+	a := w.attempt(mine)
+	open := a.State == action.Open && !mine.Cleanup || a.Cleanup != nil && a.Cleanup.State == action.CleanupRuns && mine.Cleanup
+	if !open || a.Owner != e.h.p.self {
 		w.t.Errorf("acted for an attempt that is %s, of %+v", a.State, a.Owner)
 	}
 }

@@ -77,8 +77,10 @@ func (e *engine) save(ctx context.Context) error {
 // saveTrace writes what is known of this evaluation's runbook with the reservation, so that a run that is killed has said
 // what it was about to do and why. KeyRun is read: another runbook of the same run may have said so before.
 func (v *evaluation) saveTrace(tx store.Tx) error {
+	v.e.mu.Lock()
 	part := *v.e.run
-	part.Runbooks = nil
+	v.e.mu.Unlock()
+	part.Runbooks, part.Cleanups = nil, nil
 	before, err := tx.Get(ledger.KeyRun(part.ID))
 	if err != nil {
 		return err
@@ -89,12 +91,21 @@ func (v *evaluation) saveTrace(tx store.Tx) error {
 			return err
 		}
 		for _, rb := range r.Runbooks {
-			if rb.Path != v.trb.Path {
+			if v.cleaning || rb.Path != v.trb.Path {
 				part.Runbooks = append(part.Runbooks, rb)
 			}
 		}
+		for _, c := range r.Cleanups {
+			if !v.cleaning || c.Attempt != v.cleaned.Attempt {
+				part.Cleanups = append(part.Cleanups, c)
+			}
+		}
 	}
-	part.Runbooks = append(part.Runbooks, v.trb)
+	if v.cleaning {
+		part.Cleanups = append(part.Cleanups, v.cleaned)
+	} else {
+		part.Runbooks = append(part.Runbooks, v.trb)
+	}
 	b, err := trace.Encode(&part)
 	if err != nil {
 		return err
@@ -144,6 +155,14 @@ func exitOf(r *trace.Run, ended error) problem.Exit {
 			note(problem.ExitFailed)
 		}
 		if v.State == action.Inconclusive {
+			note(problem.ExitRefused)
+		}
+	}
+	for _, c := range r.Cleanups {
+		switch c.State {
+		case action.CleanupFailed:
+			note(problem.ExitFailed)
+		case action.CleanupWaits:
 			note(problem.ExitRefused)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
@@ -72,7 +71,8 @@ func (e *engine) recoverAttempt(ctx context.Context, id string) (left *problem.P
 	if err != nil {
 		return nil, err
 	}
-	if a.State != action.Open && !slices.ContainsFunc(steps, func(s action.Step) bool { return s.State == action.Reserved || s.State == action.Begun }) {
+	cleaning := a.Cleanup != nil && a.Cleanup.State == action.CleanupRuns
+	if a.State != action.Open && !cleaning && !slices.ContainsFunc(steps, func(s action.Step) bool { return s.State == action.Reserved || s.State == action.Begun }) {
 		return nil, nil // it waits for a person
 	}
 	for _, s := range steps {
@@ -114,7 +114,7 @@ func (e *engine) recoverAttempt(ctx context.Context, id string) (left *problem.P
 			return nil
 		}
 		was := a.State
-		var lines []string
+		var after []action.Step
 		for _, key := range a.Steps {
 			s, err := ledger.LoadStep(tx, key)
 			if err != nil {
@@ -136,8 +136,9 @@ func (e *engine) recoverAttempt(ctx context.Context, id string) (left *problem.P
 				}
 				done = append(done, trace.Recovered{Attempt: a.ID, Step: s.ID, Action: s.Action, Target: s.Identity.Target, Runbook: s.Identity.Runbook, To: s.State, Why: ev.Why})
 			}
-			lines = append(lines, fmt.Sprintf("%s %s: %s", s.ID, s.Action, s.State))
+			after = append(after, *s)
 		}
+		recoverCleanup(a, after)
 		to := action.AttemptState("")
 		if was == action.Open {
 			to = action.Interrupted
@@ -146,7 +147,12 @@ func (e *engine) recoverAttempt(ctx context.Context, id string) (left *problem.P
 			return err
 		}
 		if was == action.Open {
-			n.Text = fmt.Sprintf("the run that was acting on %s ended in the middle (killed, or the machine went down); what it did: %s", a.Target.Name, strings.Join(lines, "; "))
+			n.Text = fmt.Sprintf("the run that was acting on %s ended in the middle (killed, or the machine went down); what it did: %s", a.Target.Name, doneLines(after))
+			return notify.Put(tx, n, now.Wall)
+		}
+		if cleaning && a.Cleanup.State == action.CleanupFailed {
+			n.Text = fmt.Sprintf("the run that was cleaning up %s ended in the middle (killed, or the machine went down); what was done: %s\nput it right, then type: runbook resolve %s --as closed --reason \"...\"",
+				a.Target.Name, doneLines(after), a.ID)
 			return notify.Put(tx, n, now.Wall)
 		}
 		return nil

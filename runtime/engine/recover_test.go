@@ -42,7 +42,7 @@ func TestRecover(t *testing.T) {
 		reason  string
 		outcome trace.Outcome
 	}{
-		"reserved": {action.NotStarted, 0, "interrupted", trace.Skipped},
+		"reserved": {action.NotStarted, 0, "interrupted", trace.Acted},
 		"begun":    {action.InDoubt, 1, "in doubt: ", trace.Skipped},
 		"acting":   {action.InDoubt, 1, "in doubt: ", trace.Skipped},
 		"finished": {action.InDoubt, 1, "in doubt: ", trace.Skipped},

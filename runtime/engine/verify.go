@@ -53,7 +53,7 @@ func (e *engine) verifyAttempt(ctx context.Context, a *action.Attempt) error {
 	}
 	n := notify.Notice{
 		Runbook: a.Runbook, Target: a.Target.Key, Episode: a.Episode, Owner: a.Notify, Run: e.run.ID, At: now,
-		Kind: notify.Escalation, Reason: string(state), Text: fmt.Sprintf("attempt %d on %s is %s: %s", a.Number, a.Target.Name, state, detail),
+		Kind: notify.Escalation, Reason: string(state) + ": attempt " + a.ID, Text: fmt.Sprintf("attempt %d on %s is %s: %s", a.Number, a.Target.Name, state, detail),
 	}
 	keys := append([]string{ledger.KeyClock, ledger.KeyAttempt(a.ID)}, ledger.PutKeys()...)
 	keys = append(keys, notify.Keys(n)...)

@@ -374,7 +374,7 @@ func manifest() sdk.Manifest {
 	name := []sdk.Param{{Name: "name", Type: "string", Required: true}, {Name: "token", Type: "string", Sensitive: true}}
 	return sdk.Manifest{Name: "svc", Version: "1", Functions: []sdk.Function{
 		{Name: "restart", Kind: sdk.Action, Positional: 1, Params: name},
-		{Name: "drain", Kind: sdk.Action, Positional: 1, Params: name, Settle: 15 * time.Second},
+		{Name: "drain", Kind: sdk.Action, Positional: 1, Params: name, Settle: 15 * time.Second, CanProbe: true},
 		{Name: "reboot", Kind: sdk.Action, Positional: 1, Params: name, EndsTarget: true},
 		{Name: "status", Kind: sdk.Query, Positional: 1, Params: name[:1]},
 	}}

@@ -7,7 +7,7 @@ import (
 )
 
 var busy = Guard{
-	Name: "busy", Scope: PerStep,
+	Name: "busy", Scope: PerStep, Cleanup: true,
 	Set: "Default 1 in all and 1 in a fleet. `policy(open = 1, open_per_fleet = 1)`.",
 	Doc: "Refuses while another attempt keeps the target, that is until it has its verdict or is closed, and at a first step while as many attempts as are " +
 		"allowed, in all or in the fleet, are under way. 1 is allowed by default: the 2nd is refused. An attempt whose process has ended keeps its " +
@@ -22,7 +22,7 @@ var busy = Guard{
 			case !a.State.Holds():
 				continue
 			case in.Attempt != "" && a.ID == in.Attempt:
-				own = a.Target == in.Target.Key && a.Runbook == in.Runbook && a.State == action.Open
+				own = a.Target == in.Target.Key && a.Runbook == in.Runbook && (a.State == action.Open || in.Cleanup)
 				continue
 			case a.Target == in.Target.Key && on == nil:
 				on = &in.Open[i]

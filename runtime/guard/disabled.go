@@ -7,7 +7,7 @@ import (
 )
 
 var disabled = Guard{
-	Name: "disabled", Scope: PerStep,
+	Name: "disabled", Scope: PerStep, Cleanup: true,
 	Set: "Set and lifted by persons: `runbook disable`, `runbook enable`.",
 	Doc: "Refuses what a person has disabled: a runbook, an action, a target, or the targets with some labels; judged at every step. Several " +
 		"disables of one thing stack: all must be lifted. One with an end no longer holds from that moment on.",

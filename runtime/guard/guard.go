@@ -93,6 +93,8 @@ type Request struct {
 	// Attempt is the id of the attempt that this step continues, "" for a first step. Guards with scope Attempt are judged
 	// at the first step only.
 	Attempt string
+	// Cleanup says that the step belongs to the cleanup of Attempt. Only guards that say so are judged.
+	Cleanup bool
 	// Repeats says that this attempt has done exactly this, with these arguments, before.
 	Repeats bool
 	// OldestRead is when the oldest value that this decision rests on was measured; zero if nothing was read.
@@ -210,5 +212,7 @@ type Guard struct {
 	Scope Scope
 	Doc   string // the rule in words, with its boundary
 	Set   string // its default, and how to set it
-	Check func(Input) Verdict
+	// Cleanup says that it is judged for steps of a cleanup too, whatever its scope.
+	Cleanup bool
+	Check   func(Input) Verdict
 }

@@ -38,7 +38,11 @@ func Evaluate(in Input) []Verdict {
 
 // judge asks one guard. Guards are written as if every request were a first step.
 func (g Guard) judge(in Input) Verdict {
-	if g.Scope == PerAttempt && in.Attempt != "" {
+	if in.Cleanup {
+		if !g.Cleanup {
+			return Verdict{Guard: g.Name, Passed: true, Skipped: true, Measured: "not judged for a cleanup"}
+		}
+	} else if g.Scope == PerAttempt && in.Attempt != "" {
 		return Verdict{Guard: g.Name, Passed: true, Skipped: true, Measured: "judged at the first step of attempt " + in.Attempt}
 	}
 	v := g.Check(in)

@@ -7,7 +7,7 @@ import (
 )
 
 var halt = Guard{
-	Name: "halt", Scope: PerStep,
+	Name: "halt", Scope: PerStep, Cleanup: true,
 	Set: "Set and lifted by persons: `runbook halt`, `runbook resume`. It cannot be switched off.",
 	Doc: "Refuses while any halt source is set or cannot be read: one is enough.",
 	Check: func(in Input) Verdict {

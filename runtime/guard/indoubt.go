@@ -3,7 +3,7 @@ package guard
 import "fmt"
 
 var inDoubt = Guard{
-	Name: "in doubt", Scope: PerStep,
+	Name: "in doubt", Scope: PerStep, Cleanup: true,
 	Set: "Lifted by persons: `runbook resolve`. It cannot be switched off.",
 	Doc: "Refuses while the target has an action in doubt, whichever action and runbook it was. There is no end by itself.",
 	Check: func(in Input) Verdict {

@@ -1,7 +1,7 @@
 package guard
 
 var mode = Guard{
-	Name: "mode", Scope: PerAttempt,
+	Name: "mode", Scope: PerAttempt, Cleanup: true,
 	Set: "Default recommend. `runbook(mode = \"auto\")`; `policy(mode = \"approve\")` in project.star is a ceiling for all.",
 	Doc: "Refuses in mode shadow, which only records, and in mode recommend, which tells the owner what it would do. In mode approve it passes once a person has approved " +
 		"exactly this: this source, this target, this first action with these arguments. A request expires to no after 30m: at 29m59s it can be " +
@@ -20,6 +20,9 @@ var mode = Guard{
 		case Recommend:
 			v.Lifts = `once you trust it, set mode = "approve" or "auto" in the runbook`
 		case Approve:
+			if in.Cleanup {
+				return pass(limit, "mode is approve, and the attempt that is cleaned up was approved")
+			}
 			return approved(in, limit)
 		default:
 			v.Measured = "mode " + quote(string(m)) + " is not known"

@@ -3,7 +3,7 @@ package guard
 import "strings"
 
 var protected = Guard{
-	Name: "protected", Scope: PerStep,
+	Name: "protected", Scope: PerStep, Cleanup: true,
 	Set: "Nothing is protected by default. `policy(protected = [protect(labels = {\"component\": \"db\"}, reason = \"...\")])`.",
 	Doc: "Refuses targets that project.star protects, by name or by labels, at every step. A target without a name, an empty set of targets and a name " +
 		"with a star are refused always: nothing is never taken for everything.",

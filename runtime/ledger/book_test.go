@@ -317,6 +317,8 @@ func checkTarget(tx store.ReadTx, target string, acts []string, attempts []*acti
 			continue
 		}
 		want = &ledger.Last{ID: a.ID, State: a.State, EndedAt: a.EndedAt, Verifies: a.State == action.Complete}
+		all := steps[a.ID]
+		want.Idle = len(all) > 0 && a.State == action.Closed && !action.Began(all)
 		if want.Verifies {
 			want.Due = a.EndedAt.Wall.Add(a.Verify.Within)
 		}

@@ -53,7 +53,7 @@ func GuardState(tx store.ReadTx, now action.Clock, alive func(action.Owner) bool
 	if err != nil {
 		return s, err
 	}
-	if last != nil {
+	if last != nil && !last.Idle {
 		s.Last = &guard.LastAttempt{ID: last.ID, State: last.State, EndedAt: last.EndedAt, Verifies: last.Verifies, Due: last.Due}
 	}
 	eps, err := Read[map[string]Episode](tx, KeyEpisodes(runbook))

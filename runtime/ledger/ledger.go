@@ -41,6 +41,7 @@ import (
 //	slot/<every>/<runbook>  the last slot of its schedule that was run
 //	breaker                 breaker.Doc, the global breaker
 //	clock                   trusted time
+//	source/<digest>         Source, the files of a runbook that has acted and has a cleanup
 //	run/<id>                trace.Run
 const (
 	KeyOpen      = "idx/open"
@@ -72,6 +73,24 @@ func KeyEpisodes(runbook string) string { return "episodes/" + runbook }
 // KeySlot is the key of the last slot of a runbook's schedule. Another interval counts its slots differently.
 func KeySlot(runbook string, every time.Duration) string {
 	return "slot/" + every.String() + "/" + runbook
+}
+
+// KeySource is the key of a source closure by its digest.
+func KeySource(digest string) string { return "source/" + digest }
+
+// Source is the text of a runbook and of all that it loads, as they were when it acted: what is done about an attempt later is done by these.
+type Source struct {
+	Path  string            `json:"path"`
+	Files map[string]string `json:"files"`
+}
+
+// Read implements sandbox.Source.
+func (s *Source) Read(path string) ([]byte, error) {
+	text, ok := s.Files[path]
+	if !ok {
+		return nil, problem.New(problem.Load, "%s is not among the files that were kept with the attempt", path)
+	}
+	return []byte(text), nil
 }
 
 // KeyRun is the key of a trace by the run's id.
@@ -132,7 +151,8 @@ type Last struct {
 	State    action.AttemptState `json:"state"`
 	EndedAt  action.Clock        `json:"ended_at"`
 	Verifies bool                `json:"verifies"`
-	Due      time.Time           `json:"due,omitzero"` // when the verdict is there at the latest
+	Idle     bool                `json:"idle,omitempty"` // nothing of it began: the target is as it was
+	Due      time.Time           `json:"due,omitzero"`   // when the verdict is there at the latest
 }
 
 // Episode is one continuing problem of one target under one runbook.

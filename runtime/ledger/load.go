@@ -80,7 +80,7 @@ func Attempt(ctx context.Context, st store.Store, id string) (*action.Attempt, [
 const nothingBegan = "nothing began"
 
 // EndAttempt takes the attempt's arrow for the end of its evaluation, if to is not empty, and closes one that failed or was interrupted
-// if every step has a definite end. An attempt of which nothing began has nothing to verify: it is closed too, and gives back its
+// if every step has a definite end and no cleanup is to be done. An attempt of which nothing began has nothing to verify: it is closed too, and gives back its
 // rate and its try. It writes the attempt; EndKeys are read.
 func EndAttempt(tx store.Tx, a *action.Attempt, to action.AttemptState, by, why string, now action.Clock) error {
 	steps, err := LoadSteps(tx, a)
@@ -102,7 +102,7 @@ func EndAttempt(tx store.Tx, a *action.Attempt, to action.AttemptState, by, why 
 		}
 	}
 	definite := !slices.ContainsFunc(steps, func(s action.Step) bool { return !s.State.Definite() })
-	if definite && (a.State == action.AttemptFailed || a.State == action.Interrupted) {
+	if definite && (idle || !a.CleansUp()) && (a.State == action.AttemptFailed || a.State == action.Interrupted) {
 		why := "every step has a definite end"
 		if idle {
 			why = nothingBegan
@@ -114,7 +114,10 @@ func EndAttempt(tx store.Tx, a *action.Attempt, to action.AttemptState, by, why 
 			return err
 		}
 	}
-	return Put(tx, a, nil)
+	if err := Put(tx, a, nil); err != nil || !idle {
+		return err
+	}
+	return Write(tx, KeyLast(a.Target.Key), Last{ID: a.ID, State: a.State, EndedAt: a.EndedAt, Idle: true})
 }
 
 // EndKeys are the keys that EndAttempt reads, and the attempt's own.

@@ -157,7 +157,7 @@ func ReadStatus(ctx context.Context, st store.Store, now Clock) (Status, error) 
 	return s, err
 }
 
-// Resolve records what a person found out about an action in doubt, and closes its attempt if nothing else of it is open.
+// Resolve records what a person or a probe found out about an action in doubt, and closes its attempt if nothing else of it is open.
 // The nonce is that of the record, so that nobody resolves something else than what they looked at.
 func Resolve(ctx context.Context, st store.Store, now Clock, s *action.Step, ev action.Event) (*action.Step, *action.Attempt, error) {
 	id := s.Identity.AttemptID()
@@ -181,6 +181,9 @@ func Resolve(ctx context.Context, st store.Store, now Clock, s *action.Step, ev 
 		}
 		if err := step.Apply(ev, at); err != nil {
 			return err
+		}
+		if step.State != ev.To {
+			return PutLate(tx, step)
 		}
 		if err := SettleStep(tx, a, step); err != nil {
 			return err

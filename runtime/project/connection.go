@@ -71,6 +71,15 @@ func (d *decoder) connections(list []*value.Record) []Connection {
 	return out
 }
 
+// Connection is the connection of that name.
+func (s *Settings) Connection(name string) (Connection, bool) {
+	i := slices.IndexFunc(s.Connections, func(c Connection) bool { return c.Name == name })
+	if i < 0 {
+		return Connection{}, false
+	}
+	return s.Connections[i], true
+}
+
 // ConnectionFor returns the connection through which a plugin acts on a target with these labels. There must be
 // exactly one: none is never the local machine, and of several nobody has said which.
 func (s *Settings) ConnectionFor(plugin string, labels map[string]string) (Connection, error) {

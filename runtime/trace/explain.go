@@ -68,6 +68,11 @@ func Explain(r *Run) *Node {
 	for _, rb := range r.Runbooks {
 		explainRunbook(root, rb)
 	}
+	for _, c := range r.Cleanups {
+		n := root.add(cleanupMark(c), value.Pos{}, "cleanup of attempt %s on %s (%s), which ended early: %s", c.Attempt, c.Target, c.Runbook, c.Why)
+		explainEvaluation(n, c.Evaluation)
+		explainCleanupEnd(n, c)
+	}
 	explainBreaker(root, r)
 	for _, d := range r.InDoubt {
 		n := root.add(Bad, value.Pos{}, "in doubt: %s (%s on %s, %s) since %s", d.Step, d.Action, d.Target, d.Runbook, d.Since.UTC().Format("2006-01-02 15:04:05Z"))
@@ -135,10 +140,12 @@ func explainTarget(parent *Node, t *Target) {
 		mark = Warn
 	}
 	n := parent.add(mark, value.Pos{}, "%s is %s: %s", t.Key, t.Condition, t.Why)
-	ev := t.Evaluation
-	if ev == nil {
-		return
+	if t.Evaluation != nil {
+		explainEvaluation(n, t.Evaluation)
 	}
+}
+
+func explainEvaluation(n *Node, ev *Evaluation) {
 	for _, e := range ev.Events {
 		switch {
 		case e.Branch != nil && e.Branch.Kind == "print":
@@ -245,7 +252,7 @@ func explainVerdicts(n *Node, vs []guard.Verdict) {
 	for _, v := range vs {
 		switch {
 		case v.Skipped:
-			n.add(Plain, value.Pos{}, "guard %s: judged at the first step", v.Guard)
+			n.add(Plain, value.Pos{}, "guard %s: %s", v.Guard, v.Measured)
 		case v.Passed:
 			n.add(Good, value.Pos{}, "guard %s passed: %s; limit: %s", v.Guard, v.Measured, v.Limit)
 		default:

@@ -5,13 +5,14 @@ import (
 	"strings"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/guard"
 )
 
 // Eventful says whether anything but health was found or done.
 func Eventful(r *Run) bool {
-	if len(r.Problems)+len(r.Recovered)+len(r.Verified)+len(r.InDoubt)+len(r.Halt)+len(r.Breaker) > 0 {
+	if len(r.Problems)+len(r.Recovered)+len(r.Cleanups)+len(r.Verified)+len(r.InDoubt)+len(r.Halt)+len(r.Breaker) > 0 {
 		return true
 	}
 	for _, rb := range r.Runbooks {
@@ -54,6 +55,11 @@ func Summary(r *Run) *Node {
 	for _, rb := range r.Runbooks {
 		summarize(root, rb, r.DryRun)
 	}
+	for _, c := range r.Cleanups {
+		n := root.add(cleanupMark(c), value.Pos{}, "cleanup on %s (%s)", c.Target, c.Runbook)
+		summarizeEvaluation(n, c.Evaluation, false)
+		explainCleanupEnd(n, c)
+	}
 	explainBreaker(root, r)
 	for _, d := range r.InDoubt {
 		n := root.add(Bad, value.Pos{}, "in doubt: %s (%s on %s)", d.Step, d.Action, d.Target)
@@ -93,40 +99,62 @@ func summarize(root *Node, rb *Runbook, full bool) {
 			mark = Bad
 		}
 		c := n.add(mark, value.Pos{}, "%s is %s: %s", t.Key, t.Condition, t.Why)
-		ev := t.Evaluation
-		if ev == nil {
-			continue
+		if t.Evaluation != nil {
+			summarizeEvaluation(c, t.Evaluation, full)
 		}
-		for _, e := range ev.Events {
-			switch {
-			case e.Action == nil:
-			case full:
-				explainAction(c, e.Action)
-			case e.Action.Refused:
-				a := c.add(Bad, e.Action.Pos, "%s %s: refused", e.Action.Action, renderArgs(e.Action.Args))
-				explainVerdicts(a, guard.Refused(e.Action.Verdicts))
-			case e.Action.Planned:
-				c.add(Warn, e.Action.Pos, "%s %s: would follow", e.Action.Action, renderArgs(e.Action.Args))
-			default:
-				a := c.add(markOf(string(e.Action.State)), e.Action.Pos, "%s %s: %s", e.Action.Action, renderArgs(e.Action.Args), orWords(words(string(e.Action.State)), "not started"))
-				if e.Action.ID != "" {
-					a.Text += " (action " + e.Action.ID + ")"
-				}
-				if e.Action.Message != "" {
-					a.Text += ": " + firstLine(e.Action.Message)
-				}
+	}
+}
+
+func summarizeEvaluation(c *Node, ev *Evaluation, full bool) {
+	for _, e := range ev.Events {
+		switch {
+		case e.Action == nil:
+		case full:
+			explainAction(c, e.Action)
+		case e.Action.Refused:
+			a := c.add(Bad, e.Action.Pos, "%s %s: refused", e.Action.Action, renderArgs(e.Action.Args))
+			explainVerdicts(a, guard.Refused(e.Action.Verdicts))
+		case e.Action.Planned:
+			c.add(Warn, e.Action.Pos, "%s %s: would follow", e.Action.Action, renderArgs(e.Action.Args))
+		default:
+			a := c.add(markOf(string(e.Action.State)), e.Action.Pos, "%s %s: %s", e.Action.Action, renderArgs(e.Action.Args), orWords(words(string(e.Action.State)), "not started"))
+			if e.Action.ID != "" {
+				a.Text += " (action " + e.Action.ID + ")"
+			}
+			if e.Action.Message != "" {
+				a.Text += ": " + firstLine(e.Action.Message)
 			}
 		}
-		out := c.add(markOf(string(ev.Outcome)), value.Pos{}, "%s", words(string(ev.Outcome)))
-		if ev.Reason != "" {
-			out.Text += ": " + ev.Reason
+	}
+	out := c.add(markOf(string(ev.Outcome)), value.Pos{}, "%s", words(string(ev.Outcome)))
+	if ev.Reason != "" {
+		out.Text += ": " + ev.Reason
+	}
+	if p := ev.Problem; p != nil && !refusedByGuard(ev) {
+		explainProblem(out, p)
+		if p.Message == ev.Reason { // once is enough
+			out.Where, out.Children = out.Children[0].Where, out.Children[0].Children
 		}
-		if p := ev.Problem; p != nil && !refusedByGuard(ev) {
-			explainProblem(out, p)
-			if p.Message == ev.Reason { // once is enough
-				out.Where, out.Children = out.Children[0].Where, out.Children[0].Children
-			}
-		}
+	}
+}
+
+func cleanupMark(c *Cleanup) Mark {
+	switch c.State {
+	case action.CleanupDone:
+		return Good
+	case action.CleanupFailed:
+		return Bad
+	}
+	return Warn
+}
+
+// explainCleanupEnd says what a cleanup that is not done means.
+func explainCleanupEnd(n *Node, c *Cleanup) {
+	switch c.State {
+	case action.CleanupWaits:
+		n.say("it is tried again by the next run; the target is kept until then")
+	case action.CleanupFailed:
+		n.say("put %s right, then type: runbook resolve %s --as closed --reason \"...\"", c.Target, c.Attempt)
 	}
 }
 

@@ -40,6 +40,7 @@ type Run struct {
 	Halt      []control.HaltInfo `json:"halt,omitempty"`
 	Recovered []Recovered        `json:"recovered,omitempty"`
 	Verified  []Verified         `json:"verified,omitempty"`
+	Cleanups  []*Cleanup         `json:"cleanups,omitempty"`
 	Runbooks  []*Runbook         `json:"runbooks"`
 	// InDoubt lists every action that is in doubt when the run ends, whoever began it.
 	InDoubt  []Doubt            `json:"in_doubt,omitempty"`
@@ -57,6 +58,17 @@ type Recovered struct {
 	Runbook string           `json:"runbook"`
 	To      action.StepState `json:"to"`
 	Why     string           `json:"why"`
+}
+
+// Cleanup is one evaluation of cleanup(ctx), for an attempt that ended early.
+type Cleanup struct {
+	Attempt    string              `json:"attempt"`
+	Runbook    string              `json:"runbook"`
+	Path       string              `json:"path"`
+	Target     string              `json:"target"`
+	State      action.CleanupState `json:"state"` // when the run ended
+	Why        string              `json:"why"`   // why the attempt ended early
+	Evaluation *Evaluation         `json:"evaluation"`
 }
 
 // Verified is a judgement of whether an earlier attempt helped.
@@ -237,6 +249,11 @@ func (r *Run) whole() error {
 	}
 	if slices.Contains(r.Problems, nil) || slices.Contains(r.Runbooks, nil) {
 		return errors.New("a problem or a runbook is empty")
+	}
+	for _, c := range r.Cleanups {
+		if c == nil || c.Evaluation == nil || slices.ContainsFunc(c.Evaluation.Events, Event.empty) {
+			return errors.New("a cleanup is empty")
+		}
 	}
 	for _, rb := range r.Runbooks {
 		if slices.Contains(rb.Queries, nil) || slices.Contains(rb.Targets, nil) {

@@ -97,7 +97,7 @@ func (r actionResult) text(u *ui) {
 		{"reason", s.Reason},
 		{"arguments", compact(s.Args)},
 		{"connection", s.Connection},
-		{"attempt", s.Identity.AttemptID()},
+		{"attempt", s.Identity.AttemptID() + map[bool]string{true: ", in its cleanup"}[s.Cleanup]},
 		{"episode", s.Identity.Episode},
 		{"run", s.Run},
 		{"at", s.Pos.String()},
