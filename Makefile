@@ -8,6 +8,8 @@ LDFLAGS   := -X github.com/seed1de3961f/runbook/cmd/runbook/cli.version=$(VERSIO
 TAGS      := urfave_cli_no_docs grpcnotrace
 FUZZTIME  ?= 10s
 CHECKS    ?= 200000
+HALTRUNS  ?= 1000
+HALTS     ?= 10000
 BENCHTIME ?= 1s
 ROUNDS    ?= 30
 
@@ -48,6 +50,11 @@ test-e2e: build ## run the tests that need real servers (a Prometheus, systemd);
 property: ## check the guards, the breaker and the books with CHECKS (200000) random histories, from SEED
 	@seed=$${SEED:-$$RANDOM$$RANDOM}; echo "seed $$seed (again: make property SEED=$$seed CHECKS=$(CHECKS))"; \
 	go test -count=1 -timeout 60m ./runtime/ledger ./runtime/guard ./runtime/breaker -run 'Propert|SlidingWindows|MoreBad' -rapid.checks=$(CHECKS) -rapid.seed=$$seed
+
+.PHONY: halts
+halts: ## set HALTS (10000) halts against processes that start actions in a loop, and against real runs
+	RUNBOOK_TEST_HALTS=$(HALTS) go test -count=1 -timeout 5h -v -run '^TestNothingBeginsAfterHalt$$' ./runtime/control
+	RUNBOOK_TEST_HALTS=$(HALTS) go test -count=1 -timeout 5h -v -tags e2e -run '^TestE2ENothingBeginsAfterHalt$$' ./cmd/runbook/cli
 
 .PHONY: race
 race: ## run the tests with the race detector
@@ -105,6 +112,14 @@ bench: bench-runs bench-parts ## run all benchmarks
 .PHONY: bench-runs
 bench-runs: build ## measure whole runs against /bin/true and ansible-playbook
 	go run ./cmd/runbook/bench -runbook bin/runbook -rounds $(ROUNDS)
+
+.PHONY: bench-halt
+bench-halt: build ## measure runbook halt against /bin/true, also while the store is held or damaged
+	go run ./cmd/runbook/bench -halt -runbook bin/runbook -rounds $(HALTRUNS)
+
+.PHONY: bench-guards
+bench-guards: ## measure what asking every guard costs, against one append with fdatasync
+	go run ./cmd/runbook/bench -guards -rounds 300
 
 .PHONY: bench-parts
 bench-parts: ## run the Go benchmarks of the packages

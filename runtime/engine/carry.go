@@ -78,6 +78,7 @@ func (v *evaluation) pass(run, ctx, wait context.Context, c *call, step *action.
 			return err // nothing new begins
 		}
 		told = true
+		v.e.hook("proceed")
 		return x.Proceed(wait)
 	})
 	switch {

@@ -49,7 +49,10 @@ func TestDisabled(t *testing.T) {
 	p := w.process()
 	finished := 0
 	p.hook = func(point string) {
-		if finished++; point == "finished" && finished < 5 {
+		if point != "finished" {
+			return
+		}
+		if finished++; finished == 1 {
 			w.disable(control.Disable{Name: "e", Selector: control.Selector{Runbook: "a"}, Reason: "it is wrong", By: "bob"})
 		}
 	}

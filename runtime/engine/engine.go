@@ -64,7 +64,7 @@ type Deps struct {
 	Heartbeat func(ctx context.Context, r *trace.Run) error
 	Log       *slog.Logger
 	Version   string
-	// Hook, if set, is called between two moments of an action ("reserved", "begun", "acting", "finished"); tests stop the
+	// Hook, if set, is called between two moments of an action ("reserved", "begun", "proceed" under the gate, "acting", "finished"); tests stop the
 	// process there.
 	Hook func(point string)
 	// Coverage says what the attested tests of exactly this source cover of the way that an evaluation has taken. Without it

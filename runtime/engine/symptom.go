@@ -119,7 +119,7 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 			return nil, guard.FleetView{}, err
 		}
 	}
-	return out, view, nil
+	return out, view.Prepared(), nil
 }
 
 // blind is the problem of a runbook that sees nothing: no targets at all, or nothing of any of them. Most often a label or a metric is

@@ -41,6 +41,6 @@ var disabled = Guard{
 	},
 }
 
-func (in Input) subject() control.Subject {
+func (in *Input) subject() control.Subject {
 	return control.Subject{Runbook: in.Runbook, Action: in.Action, Key: in.Target.Key, Name: in.Target.Name, Labels: in.Target.Labels}
 }

@@ -18,18 +18,18 @@ var fleet = Guard{
 		if f.Single {
 			return pass("none for a single target", "a single target has no fleet")
 		}
-		members := distinct(f.Members)
-		n := len(members)
+		x := f.indexed()
+		n := len(x.members)
 		allowed, limit := f.allowed(n, in.Policy.FleetShare)
 		switch {
 		case f.ID == "":
 			return lacks(limit, "the fleet is not known")
-		case in.Target.Key == "" || !members[in.Target.Key]:
+		case in.Target.Key == "" || !x.members[in.Target.Key]:
 			return lacks(limit, "the target is not one of the %s of its fleet", plural(n, "target"))
 		}
-		bad := in.bad(members)
-		measured := fmt.Sprintf("%d of %d bad: %s", len(bad), n, list(bad))
-		if len(bad) <= allowed {
+		bad, names := in.bad(x)
+		measured := fmt.Sprintf("%d of %d bad: %s", bad, n, names)
+		if bad <= allowed {
 			return pass(limit, "%s", measured)
 		}
 		v := refuse(Person, limit, "%s", measured)
@@ -59,13 +59,28 @@ func (f FleetView) allowed(n, share int) (int, string) {
 // Share is how many of n targets a percentage is: rounded down, without a float in between, and at least 1.
 func Share(n, percent int) int { return max(1, n*percent/100) }
 
-// bad is every bad target and the first reason that it has.
-func (in Input) bad(members map[string]bool) map[string]string {
-	f := in.Fleet
-	bad := map[string]string{in.Target.Key: "sick"}
-	add := func(key, why string) {
-		if _, counted := bad[key]; !counted && key != "" {
-			bad[key] = why
+// fleetIndex is what a view says, so that one request costs no more in a large fleet than in a small one.
+type fleetIndex struct {
+	members map[string]bool
+	why     map[string]string // of what this run saw as bad, the first reason that it has
+	keys    []string          // of those, sorted
+}
+
+// Prepared is the view with its index: whoever asks more than once prepares it once. A prepared view is not changed any more.
+func (f FleetView) Prepared() FleetView {
+	f.index = nil
+	f.index = f.indexed()
+	return f
+}
+
+func (f FleetView) indexed() *fleetIndex {
+	if f.index != nil {
+		return f.index
+	}
+	x := &fleetIndex{members: make(map[string]bool, len(f.Members)), why: map[string]string{}}
+	for _, key := range f.Members {
+		if key != "" {
+			x.members[key] = true
 		}
 	}
 	for _, group := range []struct {
@@ -73,43 +88,49 @@ func (in Input) bad(members map[string]bool) map[string]string {
 		why  string
 	}{{f.Sick, "sick"}, {f.Unknown, "unknown"}, {f.Missing, "missing"}} {
 		for _, key := range group.keys {
-			add(key, group.why)
+			if _, counted := x.why[key]; !counted && key != "" {
+				x.why[key] = group.why
+			}
 		}
 	}
+	x.keys = slices.Sorted(maps.Keys(x.why))
+	return x
+}
+
+// bad is how many targets are bad, each once, and the names of the first few with the first reason that each has.
+func (in *Input) bad(x *fleetIndex) (n int, names string) {
+	more := map[string]string{} // beside what this run saw
+	add := func(key, why string) {
+		if _, seen := x.why[key]; !seen && more[key] == "" && key != "" {
+			more[key] = why
+		}
+	}
+	add(in.Target.Key, "sick")
 	for _, a := range in.Open {
 		// One of this fleet, also if it has gone since, or one that another runbook knows by the same key.
-		if a.State.Holds() && (a.Fleet == f.ID || members[a.Target]) {
+		if a.State.Holds() && (a.Fleet == in.Fleet.ID || x.members[a.Target]) {
 			add(a.Target, "under way")
 		}
 	}
 	for _, key := range in.Cooling {
-		if members[key] {
+		if x.members[key] {
 			add(key, "cooling down")
 		}
 	}
-	return bad
-}
-
-func distinct(keys []string) map[string]bool {
-	set := make(map[string]bool, len(keys))
-	for _, k := range keys {
-		if k != "" {
-			set[k] = true
-		}
-	}
-	return set
-}
-
-// list names the first few of them, in order.
-func list(bad map[string]string) string {
 	const most = 5
-	var names []string
-	for _, key := range slices.Sorted(maps.Keys(bad)) {
-		if len(names) == most {
-			names = append(names, fmt.Sprintf("%d more", len(bad)-most))
-			break
+	n = len(x.why) + len(more)
+	first := append(slices.Clone(x.keys[:min(most, len(x.keys))]), slices.Collect(maps.Keys(more))...)
+	slices.Sort(first)
+	var parts []string
+	for _, key := range first[:min(most, len(first))] {
+		why := x.why[key]
+		if why == "" {
+			why = more[key]
 		}
-		names = append(names, key+" "+bad[key])
+		parts = append(parts, key+" "+why)
 	}
-	return strings.Join(names, ", ")
+	if n > most {
+		parts = append(parts, fmt.Sprintf("%d more", n-most))
+	}
+	return n, strings.Join(parts, ", ")
 }

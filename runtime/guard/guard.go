@@ -112,6 +112,8 @@ type FleetView struct {
 	Sick    []string
 	Unknown []string
 	Missing []string
+
+	index *fleetIndex
 }
 
 // State is the part of the durable state that guards read, from one snapshot.
@@ -156,8 +158,8 @@ type Cooldown struct {
 
 // Started is one attempt that began.
 type Started struct {
-	Attempt string
-	At      action.Clock
+	Attempt string       `json:"attempt"`
+	At      action.Clock `json:"at"`
 }
 
 // EpisodeState is how often this episode was tried.

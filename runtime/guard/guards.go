@@ -138,10 +138,10 @@ func lacks(limit, measured string, args ...any) Verdict {
 }
 
 // since is how long ago something was, on the clock that never goes back. A record from its future is as new as can be.
-func (in Input) since(c action.Clock) time.Duration { return max(0, in.Now.Trusted-c.Trusted) }
+func (in *Input) since(c action.Clock) time.Duration { return max(0, in.Now.Trusted-c.Trusted) }
 
 // at is the moment of trusted time as wall time.
-func (in Input) at(trusted time.Duration) time.Time {
+func (in *Input) at(trusted time.Duration) time.Time {
 	return in.Now.Wall.Add(trusted - in.Now.Trusted)
 }
 

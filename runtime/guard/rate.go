@@ -44,7 +44,7 @@ var rate = Guard{
 }
 
 // startedWithin are the trusted times at which attempts of the window were started, rising. One from the future is in every window.
-func (in Input) startedWithin(window time.Duration) []time.Duration {
+func (in *Input) startedWithin(window time.Duration) []time.Duration {
 	var within []time.Duration
 	seen := map[string]bool{}
 	for _, s := range in.Started {

@@ -116,12 +116,12 @@ func Charge(tx store.Tx, a *action.Attempt, s *action.Step, first bool, now acti
 	if !first {
 		return nil
 	}
-	started, err := Read[[]Started](tx, KeyStarted)
+	started, err := ReadStarted(tx)
 	if err != nil {
 		return err
 	}
 	started = slices.DeleteFunc(started, func(d Started) bool { return now.Trusted-d.At.Trusted > max(window, startedFor) })
-	if err := Write(tx, KeyStarted, append(started, Started{Attempt: a.ID, At: now})); err != nil {
+	if err := writeStarted(tx, append(started, Started{Attempt: a.ID, At: now})); err != nil {
 		return err
 	}
 	eps, err := Read[map[string]Episode](tx, KeyEpisodes(a.Runbook))
@@ -162,11 +162,11 @@ func refund(tx store.Tx, a *action.Attempt, s *action.Step) error {
 // refundAttempt gives back the rate and the try of an attempt that ends without any of its steps having begun. Not earlier: as long
 // as it is open another step of it may begin.
 func refundAttempt(tx store.Tx, a *action.Attempt) error {
-	started, err := Read[[]Started](tx, KeyStarted)
+	started, err := ReadStarted(tx)
 	if err != nil {
 		return err
 	}
-	if err := Write(tx, KeyStarted, slices.DeleteFunc(started, func(d Started) bool { return d.Attempt == a.ID })); err != nil {
+	if err := writeStarted(tx, slices.DeleteFunc(started, func(d Started) bool { return d.Attempt == a.ID })); err != nil {
 		return err
 	}
 	eps, err := Read[map[string]Episode](tx, KeyEpisodes(a.Runbook))

@@ -279,7 +279,7 @@ func (b *book) checkLists(tx store.ReadTx, now action.Clock, attempts []*action.
 	for _, d := range ds {
 		gotDoubt = append(gotDoubt, d.Key)
 	}
-	ss, err := ledger.Read[[]ledger.Started](tx, ledger.KeyStarted)
+	ss, err := ledger.ReadStarted(tx)
 	if err != nil {
 		return err
 	}

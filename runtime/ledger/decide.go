@@ -33,12 +33,8 @@ func GuardState(tx store.ReadTx, now action.Clock, alive func(action.Owner) bool
 	if cool != nil {
 		s.Cooldown = guard.Cooldown{StartedAt: cool.StartedAt, For: cool.For, Runbook: cool.Runbook, Step: cool.Step, Attempt: cool.Attempt}
 	}
-	started, err := Read[[]Started](tx, KeyStarted)
-	if err != nil {
+	if s.Started, err = ReadStarted(tx); err != nil {
 		return s, err
-	}
-	for _, a := range started {
-		s.Started = append(s.Started, guard.Started{Attempt: a.Attempt, At: a.At})
 	}
 	cooling, err := Read[[]Cooling](tx, KeyCooling)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/breaker"
 	"github.com/seed1de3961f/runbook/runtime/clock"
+	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/store"
 )
 
@@ -131,11 +132,8 @@ type Cool struct {
 	Before    *Cool         `json:"before,omitempty"`
 }
 
-// Started is one attempt for the rate guard.
-type Started struct {
-	Attempt string       `json:"attempt"`
-	At      action.Clock `json:"at"`
-}
+// Started is one attempt for the rate guard, which reads them as they are kept.
+type Started = guard.Started
 
 // Cooling is one cooldown for the fleet guard.
 type Cooling struct {

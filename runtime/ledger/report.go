@@ -143,7 +143,7 @@ func ReadStatus(ctx context.Context, st store.Store, now Clock) (Status, error) 
 		if s.InDoubt, err = Read[[]Doubt](tx, KeyDoubt); err != nil {
 			return err
 		}
-		if s.Started, err = Read[[]Started](tx, KeyStarted); err != nil {
+		if s.Started, err = ReadStarted(tx); err != nil {
 			return err
 		}
 		cooling, err := Read[[]Cooling](tx, KeyCooling)

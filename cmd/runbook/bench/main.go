@@ -34,6 +34,8 @@ func run() error {
 		warmup  = flag.Int("warmup", 2, "untimed runs of each command before them")
 		dir     = flag.String("dir", "", "where projects and stores are made, on the disk that is to be measured; default: a temporary directory")
 		hold    = flag.Bool("hold", false, "measure nothing: make the projects, print the commands and wait, to look at one run with strace or perf")
+		asking  = flag.Bool("guards", false, "measure what asking every guard costs instead")
+		halting = flag.Bool("halt", false, "measure runbook halt against /bin/true instead")
 		atLeast = flag.Float64("at-least", 0, "fail if ansible-playbook takes less than this many times a run")
 	)
 	flag.Parse()
@@ -51,6 +53,12 @@ func run() error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(root) }()
+	if *asking {
+		return guards(ctx, root, *rounds)
+	}
+	if *halting {
+		return halts(ctx, exe, root, *rounds)
+	}
 	m, err := serveMetrics(ctx)
 	if err != nil {
 		return err

@@ -84,7 +84,7 @@ func runHalt(ctx context.Context, c *call) (result, error) {
 	}
 	if c.Bool("dry-run") {
 		r.DryRun = true
-		flights, err := inFlight(ctx, s)
+		flights, err := inFlight(ctx, s, 0)
 		r.InFlight = flights
 		return r, err
 	}
@@ -109,9 +109,13 @@ func runHalt(ctx context.Context, c *call) (result, error) {
 
 // lookAround lists what has begun and, if it was asked for, ends it. The stop is set by then, whatever becomes of this.
 func (r *haltResult) lookAround(ctx context.Context, c *call, s control.State) {
-	flights, err := inFlight(ctx, s)
+	wait := lookPatience
+	if c.Bool("kill") {
+		wait = 0 // what is not known cannot be ended
+	}
+	flights, err := inFlight(ctx, s, wait)
 	if err != nil {
-		c.ui.Warn("what is in flight is not known: %v", err)
+		c.ui.Warn("what is in flight is not known: %v; look with: runbook status", err)
 		return
 	}
 	if c.Bool("kill") {

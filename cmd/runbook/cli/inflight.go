@@ -12,6 +12,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/process"
 	"github.com/seed1de3961f/runbook/runtime/store"
+	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 // flight is an action that has begun and not ended, by a process that lives.
@@ -31,8 +32,13 @@ type flight struct {
 // inFlightPatience bounds how long a halt, which is done by then, waits for the store to say what is still going on.
 const inFlightPatience = 3 * time.Second
 
-// inFlight reads from the store what is being done. A disk that hangs, for which no context helps, does not hold it up.
-func inFlight(ctx context.Context, s control.State) ([]flight, error) {
+// lookPatience is how long a halt waits for whoever holds the store before it goes without saying what is in flight: a run lets go of it
+// within 10 ms when somebody waits, and a stop that is set must not look as if it hung.
+const lookPatience = 10 * time.Millisecond
+
+// inFlight reads from the store what is being done, waiting for whoever holds it no longer than wait, or as long as usual if that is 0. A disk
+// that hangs, for which no context helps, does not hold it up.
+func inFlight(ctx context.Context, s control.State, wait time.Duration) ([]flight, error) {
 	ctx, cancel := context.WithTimeout(ctx, inFlightPatience)
 	defer cancel()
 	type answer struct {
@@ -41,7 +47,7 @@ func inFlight(ctx context.Context, s control.State) ([]flight, error) {
 	}
 	done := make(chan answer, 1)
 	go func() {
-		flights, err := readFlights(ctx, s)
+		flights, err := readFlights(ctx, s, wait)
 		done <- answer{flights, err}
 	}()
 	select {
@@ -52,8 +58,10 @@ func inFlight(ctx context.Context, s control.State) ([]flight, error) {
 	}
 }
 
-func readFlights(ctx context.Context, s control.State) ([]flight, error) {
-	st, err := openStore(s, "halt")
+func readFlights(ctx context.Context, s control.State, wait time.Duration) ([]flight, error) {
+	config := storeConfig(s, "halt")
+	config.Wait = wait
+	st, err := pebble.New(config)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -18,9 +19,33 @@ import (
 // TestMain lets the scripts run this test binary as the program itself.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"runbook": func() { os.Exit(Main(os.Args[1:], mortal(System()))) },
+		"runbook": func() { os.Exit(Main(os.Args[1:], mortal(noting(System())))) },
 		"waiter":  waiter,
 	})
+}
+
+// envNote names a file to which the program adds a line with the time, in nanoseconds, at each moment in which it lets an action begin.
+const envNote = "RUNBOOK_TEST_NOTE"
+
+// noting writes those lines, while the gate is held.
+func noting(s Stdio) Stdio {
+	path := s.env(envNote)
+	if path == "" {
+		return s
+	}
+	s.Hook = func(point string) {
+		if point != "proceed" {
+			return
+		}
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err == nil {
+			_, err = fmt.Fprintln(f, time.Now().UnixNano())
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			panic(err)
+		}
+	}
+	return s
 }
 
 // envKillAt names the point of an action at which the program is killed.
