@@ -26,12 +26,17 @@ type id struct {
 
 // Init makes a state directory, once: a run never does. dir must not exist, or be empty, as a fresh mount or a package leaves it. An empty
 // gateDir means DefaultGateDir. The store inside is made by the caller.
-func Init(dir, gateDir string) (_ State, err error) {
+func Init(dir, gateDir string) (State, error) {
+	return InitAs(dir, gateDir, strings.ToLower(rand.Text())[:16])
+}
+
+// InitAs is Init for a directory that takes the place of one that was lost, whose records have its namespace.
+func InitAs(dir, gateDir, namespace string) (_ State, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
 		return State{}, unusable(err, "state directory")
 	}
-	s := State{Dir: dir, Namespace: strings.ToLower(rand.Text())[:16], GateDir: gateDir}
+	s := State{Dir: dir, Namespace: namespace, GateDir: gateDir}
 	if gateDir == "" {
 		s.GateDir = DefaultGateDir(s.Namespace)
 	}

@@ -33,6 +33,8 @@ func commands() []spec {
 		declineCommand(),
 		resolveCommand(),
 		doctorCommand(),
+		backupCommand(),
+		restoreCommand(),
 		clockCommand(),
 		versionCommand(),
 	}

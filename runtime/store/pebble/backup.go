@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	pdb "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
@@ -61,6 +63,7 @@ func (s *Store) Backup(ctx context.Context, dst string) error {
 	mark := func() error { return to.makeMark(db.seq, db.chain) }
 	for _, step := range []func() error{
 		func() error { return db.db.Checkpoint(to.Dir, pdb.WithFlushedWAL()) },
+		to.unlink,
 		to.makeLocks, mark, to.makeFormat,
 		func() error { return syncDir(to.FS, parent(to.Dir)) },
 	} {
@@ -74,6 +77,31 @@ func (s *Store) Backup(ctx context.Context, dst string) error {
 		return err
 	}
 	return copied.close()
+}
+
+// unlink makes each file of a checkpoint one of its own. Pebble links what does not change: what damages that in the store would damage it in the
+// copy as well.
+func (c *Config) unlink() error {
+	if c.FS != vfs.Default {
+		return nil // in memory there are no links
+	}
+	entries, err := os.ReadDir(c.Dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		path := filepath.Join(c.Dir, e.Name())
+		if err := copyFile(path, path+".copy"); err != nil {
+			return err
+		}
+		if err := os.Rename(path+".copy", path); err != nil {
+			return err
+		}
+	}
+	return syncDir(c.FS, c.Dir)
 }
 
 // makeLocks makes the files that processes lock. They are on the disk in tests too.
