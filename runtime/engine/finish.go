@@ -36,6 +36,9 @@ func (e *engine) finish(ctx context.Context, failed error) error {
 		return err
 	}
 	said := len(e.run.Problems)
+	if err := e.within(ctx, e.forget); err != nil {
+		e.problem(e.asProblem(problem.Internal, err, "forget what is older than %s", value.FormatDuration(e.Settings.Retention)))
+	}
 	if err := e.within(ctx, e.deliver); err != nil {
 		e.problem(e.asProblem(problem.NoticeFailed, err, "deliver notices"))
 	}
@@ -57,6 +60,15 @@ func (e *engine) within(ctx context.Context, fn func(ctx context.Context) error)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordWithin)
 	defer cancel()
 	return fn(ctx)
+}
+
+// forget removes a few of the records that have come to an end and are older than project(retention=).
+func (e *engine) forget(ctx context.Context) error {
+	if e.Settings.Retention <= 0 {
+		return nil
+	}
+	_, err := ledger.Forget(ctx, e.Store, e.Sample, e.wall().Add(-e.Settings.Retention))
+	return err
 }
 
 // save writes the trace.

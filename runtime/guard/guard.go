@@ -45,6 +45,7 @@ type Policy struct {
 	OpenPerFleet    int            `json:"open_per_fleet"`
 	FleetShare      int            `json:"fleet_share"`   // percent
 	Settle          time.Duration  `json:"settle"`        // after an attempt without verification
+	Records         int            `json:"records"`       // attempts on record
 	ChangeSettle    time.Duration  `json:"change_settle"` // after a deploy of the target's component
 	Breaker         breaker.Policy `json:"breaker"`       // of the project: it is one for all runbooks
 	// Protected is never acted on, Maintenance not while one of its windows is open.
@@ -69,7 +70,7 @@ func Defaults() Policy {
 	return Policy{
 		Mode: Recommend, SeverityCeiling: Warning, Cooldown: time.Hour, Attempts: 2,
 		Rates:     []Rate{{3, 10 * time.Minute}, {10, time.Hour}},
-		OpenTotal: 1, OpenPerFleet: 1, FleetShare: 20, Settle: 2 * time.Minute, ChangeSettle: 10 * time.Minute, Breaker: breaker.Defaults(),
+		OpenTotal: 1, OpenPerFleet: 1, Records: 100_000, FleetShare: 20, Settle: 2 * time.Minute, ChangeSettle: 10 * time.Minute, Breaker: breaker.Defaults(),
 	}
 }
 
@@ -130,6 +131,7 @@ type State struct {
 	Started  []Started // attempts started, over all runbooks, newest last, at least as far back as the longest rate
 	Episode  EpisodeState
 	Last     *LastAttempt // the target's last attempt, whichever runbook made it
+	Kept     int          // attempts on record
 	Cooling  []string     // keys of targets acted on within their cooldown
 }
 

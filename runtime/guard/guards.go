@@ -11,7 +11,7 @@ import (
 // All is the list of guards, in the order in which refusals are reported.
 func All() []Guard {
 	return []Guard{
-		halt, mode, tested, disabled, maintenance, protected, severity, inDoubt, busy, settling, cooldown, attempts, rate, fleet, globalBreaker,
+		halt, mode, tested, disabled, maintenance, protected, severity, inDoubt, busy, settling, cooldown, attempts, rate, fleet, globalBreaker, records,
 	}
 }
 
@@ -103,7 +103,7 @@ func (p Policy) WithDefaults() Policy {
 		field   *int
 		assumed int
 	}{
-		{&p.Attempts, d.Attempts}, {&p.OpenTotal, d.OpenTotal}, {&p.OpenPerFleet, d.OpenPerFleet}, {&p.FleetShare, d.FleetShare},
+		{&p.Attempts, d.Attempts}, {&p.Records, d.Records}, {&p.OpenTotal, d.OpenTotal}, {&p.OpenPerFleet, d.OpenPerFleet}, {&p.FleetShare, d.FleetShare},
 	} {
 		if *f.field <= 0 {
 			*f.field = f.assumed

@@ -112,7 +112,7 @@ func set(t *testing.T, in *Input, line string) {
 			in.Policy.Settle = a.duration(t, "settle")
 		}
 		for key, field := range map[string]*int{
-			"attempts": &in.Policy.Attempts, "open": &in.Policy.OpenTotal, "open-fleet": &in.Policy.OpenPerFleet, "share": &in.Policy.FleetShare,
+			"attempts": &in.Policy.Attempts, "open": &in.Policy.OpenTotal, "open-fleet": &in.Policy.OpenPerFleet, "share": &in.Policy.FleetShare, "records": &in.Policy.Records,
 		} {
 			if has(key) {
 				*field = a.number(t, key)
@@ -187,6 +187,8 @@ func set(t *testing.T, in *Input, line string) {
 		for i, text := range strings.Split(a["at"], ",") {
 			in.Started = append(in.Started, Started{Attempt: fmt.Sprintf("%s%d", a["id"], i), At: args{"at": text}.clock(t)})
 		}
+	case "kept":
+		in.Kept = a.number(t, "attempts")
 	case "episode":
 		in.State.Episode = EpisodeState{ID: a["id"], Attempts: a.number(t, "attempts")}
 	case "last":

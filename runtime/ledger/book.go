@@ -78,6 +78,14 @@ func Reserve(tx store.Tx, a *action.Attempt, s *action.Step, policy guard.Policy
 		return err
 	}
 	if first {
+		kept, err := Read[Kept](tx, KeyKept)
+		if err != nil {
+			return err
+		}
+		kept.Attempts++
+		if err := Write(tx, KeyKept, kept); err != nil {
+			return err
+		}
 		if _, err := TellBreaker(tx, now, breaker.Began{Attempt: a.ID}); err != nil {
 			return err
 		}

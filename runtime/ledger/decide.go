@@ -66,11 +66,16 @@ func GuardState(tx store.ReadTx, now action.Clock, alive func(action.Owner) bool
 	if s.Breaker, err = ReadBreaker(tx); err != nil {
 		return s, err
 	}
+	kept, err := Read[Kept](tx, KeyKept)
+	if err != nil {
+		return s, err
+	}
+	s.Kept = kept.Attempts
 	s.Disables, s.Windows = controls.Disables, controls.Windows
 	return s, nil
 }
 
 // DecisionKeys are the keys that GuardState reads.
 func DecisionKeys(runbook, act, target string) []string {
-	return []string{KeyClock, KeyOpen, KeyDoubt, KeyStarted, KeyCooling, KeyCool(act, target), KeyLast(target), KeyEpisodes(runbook), KeyControls, KeyBreaker, KeyApprovals}
+	return []string{KeyClock, KeyOpen, KeyDoubt, KeyStarted, KeyCooling, KeyCool(act, target), KeyLast(target), KeyEpisodes(runbook), KeyControls, KeyBreaker, KeyApprovals, KeyKept}
 }

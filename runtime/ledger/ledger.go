@@ -30,6 +30,7 @@ import (
 //	step/<key>              action.Step
 //	idx/open                attempts that hold their target
 //	idx/doubt               steps in doubt
+//	idx/kept                how many attempts are on record
 //	idx/started             attempts started lately, for rates
 //	idx/cooling             targets acted on within their cooldown
 //	idx/controls            what persons have disabled, and their maintenance windows
@@ -47,6 +48,7 @@ import (
 const (
 	KeyOpen      = "idx/open"
 	KeyDoubt     = "idx/doubt"
+	KeyKept      = "idx/kept"
 	KeyStarted   = "idx/started"
 	KeyCooling   = "idx/cooling"
 	KeyControls  = "idx/controls"

@@ -41,6 +41,7 @@ func (d *decoder) policy(r *value.Record) guard.Policy {
 	// Nothing may be 0 that the guards would take for "not said".
 	p.Cooldown = f.duration("cooldown", time.Millisecond, longest)
 	p.Attempts = f.integer("attempts", 1, 100)
+	p.Records = f.integer("records", 1, 10_000_000)
 	p.OpenTotal = f.integer("open", 1, maxOpen)
 	p.OpenPerFleet = f.integer("open_per_fleet", 1, maxOpen)
 	p.FleetShare = f.integer("fleet_share", 1, 100)

@@ -148,7 +148,7 @@ func TestSettingsDefaults(t *testing.T) {
 	want := &Settings{
 		Root: "/srv/ops", StateDir: "/srv/ops/state", Closure: got.Closure, Digest: closureDigest(got.Closure),
 		Metrics: Connection{Name: "prometheus", Plugin: "prometheus", Config: value.Strings(map[string]string{"url": "http://localhost:9090"}), Match: map[string]string{}},
-		Policy:  policy, Sampling: 15 * time.Second, MaxAge: 3 * time.Minute, Deadline: 10 * time.Minute,
+		Policy:  policy, Sampling: 15 * time.Second, MaxAge: 3 * time.Minute, Deadline: 10 * time.Minute, Retention: 90 * day,
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Connection{}, "Pos"), cmpopts.IgnoreUnexported(Connection{}), cmpopts.IgnoreFields(Settings{}, "Env")); diff != "" {
 		t.Error(diff)
@@ -163,14 +163,14 @@ func TestSettings(t *testing.T) {
 			rec("connection", "plugin", "exec", "name", "web", "match", dict{"role": "web"}, "config", dict{"dir": "/x", "token": rec("secret.env", "name", "T")}),
 		},
 		"policy", rec("policy", "mode", "approve", "severity", "critical", "cooldown", "2h", "attempts", 1, "rates", []any{rec("rate", "count", 5, "per", "1h")},
-			"open", 3, "open_per_fleet", 2, "fleet_share", 10, "settle", "5m", "change_settle", "20m", "breaker", 2, "breaker_window", "30m", "canaries", 1,
+			"open", 3, "records", 5000, "open_per_fleet", 2, "fleet_share", 10, "settle", "5m", "change_settle", "20m", "breaker", 2, "breaker_window", "30m", "canaries", 1,
 			"maintenance", []any{
 				rec("weekly", "days", []any{"sat", "Sunday"}, "at", "02:30", "length", "4h", "zone", "Europe/Berlin", "labels", dict{"component": "db"}, "reason", "patching"),
 				rec("once", "start", "2026-12-20 22:00", "end", "2027-01-04", "zone", "Europe/Berlin", "reason", "change freeze"),
 			},
 			"protected", []any{rec("protect", "labels", dict{"component": "db"}, "reason", "primaries"), rec("protect", "target", "w9", "reason", "canary")}),
 		"notify", []any{rec("webhook", "url", rec("secret.file", "path", "/run/hook"), "owners", []any{"team-a"}, "headers", dict{"X-Token": rec("secret.env", "name", "T")})},
-		"sampling", "30s", "max_age", "5m", "deadline", "2m", "heartbeat", "beat.prom", "heartbeat_url", "https://ping.example/x",
+		"sampling", "30s", "max_age", "5m", "deadline", "2m", "retention", "30d", "heartbeat", "beat.prom", "heartbeat_url", "https://ping.example/x",
 		"limits", rec("limits", "steps", 5000, "time", "5s", "memory", "64MiB", "source_file", "16KiB", "source", "1MiB"),
 	)
 	if err != nil {
@@ -178,7 +178,7 @@ func TestSettings(t *testing.T) {
 	}
 	wantPolicy := guard.Policy{
 		Mode: guard.Approve, SeverityCeiling: guard.Critical, Cooldown: 2 * time.Hour, Attempts: 1, Rates: []guard.Rate{{Count: 5, Per: time.Hour}},
-		OpenTotal: 3, OpenPerFleet: 2, FleetShare: 10, Settle: 5 * time.Minute, ChangeSettle: 20 * time.Minute,
+		OpenTotal: 3, OpenPerFleet: 2, FleetShare: 10, Records: 5000, Settle: 5 * time.Minute, ChangeSettle: 20 * time.Minute,
 		Breaker: breaker.Policy{Count: 2, Window: 30 * time.Minute, Canaries: 1},
 		Maintenance: []control.Window{
 			{

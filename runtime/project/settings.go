@@ -36,8 +36,9 @@ type Settings struct {
 	Sampling     time.Duration
 	MaxAge       time.Duration
 	Deadline     time.Duration
-	Heartbeat    string      // absolute path of a textfile, "" for none
-	HeartbeatURL value.Value // text or secret for URL, nil for none
+	Retention    time.Duration // how long settled records are kept
+	Heartbeat    string        // absolute path of a textfile, "" for none
+	HeartbeatURL value.Value   // text or secret for URL, nil for none
 	Limits       sandbox.Limits
 
 	// Env reads the environment for secret.env. Whoever starts the engine sets it; without it no such secret can be read.
@@ -107,6 +108,7 @@ func decodeSettings(root string, m sandbox.Module) (*Settings, error) {
 		Sampling:    f.duration("sampling", time.Second, time.Hour),
 		MaxAge:      f.duration("max_age", time.Second, day),
 		Deadline:    f.duration("deadline", time.Second, day),
+		Retention:   f.duration("retention", 7*day, 10*longest),
 	}
 	if d.err == nil && s.MaxAge < s.Sampling {
 		f.fail("max_age", "is %q, shorter than sampling %q: every sample would be stale", value.FormatDuration(s.MaxAge), value.FormatDuration(s.Sampling))

@@ -86,6 +86,7 @@ func projectFn() kit.Function {
 			{Name: "notify", Type: kit.List, Record: []string{"webhook"}, Doc: "who is called when a person is needed; nobody if not given, and then notices wait in runbook status"},
 			{Name: "sampling", Type: kit.Duration, Default: value.Duration(15 * time.Second), Doc: "the step at which a symptom's past is looked at; best the scrape interval"},
 			{Name: "max_age", Type: kit.Duration, Default: value.Duration(3 * time.Minute), Doc: "a sample older than this is stale and says nothing: its target is unknown"},
+			{Name: "retention", Type: kit.Duration, Default: value.Duration(90 * 24 * time.Hour), Doc: "how long what has come to an end stays on record, at least 7d; what is open stays for ever"},
 			{Name: "deadline", Type: kit.Duration, Default: value.Duration(10 * time.Minute), Doc: "how long one run may take; no action starts whose timeout does not fit into what is left"},
 			{Name: "heartbeat", Type: kit.StringT, Doc: "a file for node_exporter's textfile collector, ending in .prom, written after each completed run; none if not given"},
 			{Name: "heartbeat_url", Type: kit.Any, Doc: "a URL, as text or secret, that is asked for after each completed run; none if not given"},

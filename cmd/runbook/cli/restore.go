@@ -78,7 +78,7 @@ func runRestore(ctx context.Context, c *call) (result, error) {
 		return nil, err
 	}
 	defer st.Close()
-	r.Kept, err = backup.Restore(ctx, state, st, dir, m, c.Bool("force"), func(line string) { c.log.Info(line) })
+	r.Kept, err = backup.Restore(ctx, state, st, dir, m, c.Bool("force"), func(line string) { c.log.Info("halt", "did", line) })
 	if err != nil {
 		return nil, err
 	}
