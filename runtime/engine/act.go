@@ -169,6 +169,9 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 			return err
 		}
 		st.Halt = halt
+		if st.Deploy, err = ledger.LastDeploy(tx, v.target.Labels[policy.Component], now.Wall); err != nil {
+			return err
+		}
 		if first {
 			if st.Approval, err = ledger.Bound(tx, v.binding(c)); err != nil {
 				return err

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -290,5 +291,69 @@ func TestRefusedForADay(t *testing.T) {
 		return err
 	}); err != nil || len(eps["instance=w3"].Refused) != 0 {
 		t.Errorf("%v, %+v", err, eps)
+	}
+}
+
+func (w *world) deploy(c ledger.Change) {
+	w.t.Helper()
+	if _, err := ledger.AddChange(context.Background(), w.store, w.sample, c); err != nil {
+		w.t.Fatalf("%v", err)
+	}
+}
+
+// While the target's component is deployed, and for ten minutes after, nothing acts on it; a pipeline that died does not keep it for ever.
+func TestDeploySettles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, map[string]string{"a.star": restart})
+	w.settings.Policy.Component = "job"
+	w.sick("w3")
+	w.deploy(ledger.Change{Component: "other", Started: w.now, By: "ci"})
+	w.deploy(ledger.Change{Component: "worker", Started: w.now.Add(-time.Minute), By: "ci"})
+	check := func(measured string) {
+		t.Helper()
+		w.pass(15 * time.Second)
+		ev := evaluationOf(t, w.tick(), "w3")
+		if got := refusals(ev); !slices.Equal(got, []string{"maintenance"}) || !strings.Contains(guard.Refused(lastVerdicts(ev))[0].Measured, measured) {
+			t.Fatalf("refused by %q, %+v", got, ev.Reason)
+		}
+	}
+	check("a deploy of worker is going on")
+	w.deploy(ledger.Change{Component: "worker", Ended: w.now, By: "ci"})
+	check("a deploy of worker ended 15s ago")
+	w.deploy(ledger.Change{Component: "worker", Ended: w.now.Add(-time.Hour), By: "late"}) // what is told late hides nothing
+	w.pass(9 * time.Minute)
+	check("a deploy of worker ended 9m")
+	w.pass(time.Minute)
+	if ev := evaluationOf(t, w.tick(), "w3"); ev.Outcome != trace.Acted {
+		t.Errorf("%+v", ev)
+	}
+	w.deploy(ledger.Change{Component: "worker", Started: w.now, By: "ci"})
+	w.pass(30 * time.Minute)
+	check("going on")
+	w.pass(41 * time.Minute)
+	if ev := evaluationOf(t, w.tick(), "w3"); ev.Outcome != trace.Acted {
+		t.Errorf("a pipeline that died: %+v", ev.Reason)
+	}
+}
+
+// A rollout that replaces every pod is not a storm: what has gone with a deploy is not missing.
+func TestRolloutIsNoStorm(t *testing.T) {
+	t.Parallel()
+	for _, deployed := range []bool{false, true} {
+		w := newWorld(t, map[string]string{"a.star": restart})
+		w.settings.Policy.Component, w.settings.Policy.ChangeSettle = "job", time.Millisecond
+		for i := range 5 {
+			delete(w.depth, fmt.Sprintf("w%d", i+1))
+			w.depth[fmt.Sprintf("v%d", i+1)] = 5
+		}
+		w.pass(5 * time.Minute)
+		if deployed {
+			w.deploy(ledger.Change{Component: "worker", Ended: w.now.Add(-time.Minute), By: "ci"})
+		}
+		w.sick("v3")
+		ev := evaluationOf(t, w.tick(), "v3")
+		if got := refusals(ev); deployed != (ev.Outcome == trace.Acted) || !deployed && !slices.Equal(got, []string{"fleet"}) {
+			t.Errorf("deployed %v: %s, refused by %q", deployed, ev.Reason, got)
+		}
 	}
 }

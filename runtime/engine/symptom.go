@@ -17,7 +17,9 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/guard"
+	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/project"
+	"github.com/seed1de3961f/runbook/runtime/store"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -351,16 +353,46 @@ func (e *engine) missing(ctx context.Context, rb *project.Runbook, all []action.
 		return nil, fmt.Errorf("ask for the fleet before: %w", err)
 	}
 	var gone []string
+	known, deployed := map[string]bool{}, map[string]bool{}
+	for _, t := range all {
+		known[t.Key] = true
+	}
+	label := rb.Policy.WithDefaults().Component
 	for _, s := range before {
 		t, err := rb.Target(s.Labels)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.ContainsFunc(all, func(o action.Target) bool { return o.Key == t.Key }) && !slices.Contains(gone, t.Key) {
+		if !known[t.Key] {
+			known[t.Key] = true
+			// A rollout that replaces every pod is not a storm.
+			component := s.Labels[label]
+			if _, asked := deployed[component]; !asked {
+				if deployed[component], err = e.deployed(ctx, component); err != nil {
+					return nil, err
+				}
+			}
+			if deployed[component] {
+				tr.Targets = append(tr.Targets, &trace.Target{Key: t.Key, Name: t.Name, Labels: t.Labels, Condition: trace.Missing, Why: "is gone, and its component was deployed: not counted"})
+				continue
+			}
 			gone = append(gone, t.Key)
 			tr.Fleet.Missing++
 			tr.Targets = append(tr.Targets, &trace.Target{Key: t.Key, Name: t.Name, Labels: t.Labels, Condition: trace.Missing, Why: "was there within " + value.FormatDuration(missingWithin) + " and is gone"})
 		}
 	}
 	return gone, nil
+}
+
+// deployed says whether a deploy of the component is going on, or ended not longer ago than a target that has gone is remembered.
+func (e *engine) deployed(ctx context.Context, component string) (yes bool, err error) {
+	if component == "" {
+		return false, nil
+	}
+	err = e.Store.View(ctx, []string{ledger.KeyDeploys}, func(tx store.ReadTx) error {
+		d, err := ledger.LastDeploy(tx, component, e.wall())
+		yes = d != nil && (d.Going || e.wall().Sub(d.EndedAt) < missingWithin)
+		return err
+	})
+	return yes, err
 }

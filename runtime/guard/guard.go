@@ -48,6 +48,7 @@ type Policy struct {
 	Records         int            `json:"records"`       // attempts on record
 	ChangeSettle    time.Duration  `json:"change_settle"` // after a deploy of the target's component
 	Breaker         breaker.Policy `json:"breaker"`       // of the project: it is one for all runbooks
+	Component       string         `json:"component"`     // the label that names what a deploy is of
 	// Protected is never acted on, Maintenance not while one of its windows is open.
 	Protected   []Protection     `json:"protected,omitempty"`
 	Maintenance []control.Window `json:"maintenance,omitempty"`
@@ -70,7 +71,7 @@ func Defaults() Policy {
 	return Policy{
 		Mode: Recommend, SeverityCeiling: Warning, Cooldown: time.Hour, Attempts: 2,
 		Rates:     []Rate{{3, 10 * time.Minute}, {10, time.Hour}},
-		OpenTotal: 1, OpenPerFleet: 1, Records: 100_000, FleetShare: 20, Settle: 2 * time.Minute, ChangeSettle: 10 * time.Minute, Breaker: breaker.Defaults(),
+		OpenTotal: 1, OpenPerFleet: 1, Records: 100_000, FleetShare: 20, Settle: 2 * time.Minute, ChangeSettle: 10 * time.Minute, Breaker: breaker.Defaults(), Component: "component",
 	}
 }
 

@@ -110,6 +110,9 @@ func (p Policy) WithDefaults() Policy {
 		}
 	}
 	p.Breaker = p.Breaker.WithDefaults()
+	if p.Component == "" {
+		p.Component = d.Component
+	}
 	if p.Cooldown <= 0 {
 		p.Cooldown = d.Cooldown
 	}

@@ -77,5 +77,5 @@ func GuardState(tx store.ReadTx, now action.Clock, alive func(action.Owner) bool
 
 // DecisionKeys are the keys that GuardState reads.
 func DecisionKeys(runbook, act, target string) []string {
-	return []string{KeyClock, KeyOpen, KeyDoubt, KeyStarted, KeyCooling, KeyCool(act, target), KeyLast(target), KeyEpisodes(runbook), KeyControls, KeyBreaker, KeyApprovals, KeyKept}
+	return []string{KeyClock, KeyOpen, KeyDoubt, KeyStarted, KeyCooling, KeyCool(act, target), KeyLast(target), KeyEpisodes(runbook), KeyControls, KeyBreaker, KeyApprovals, KeyKept, KeyDeploys}
 }

@@ -36,6 +36,8 @@ import (
 //	idx/controls            what persons have disabled, and their maintenance windows
 //	idx/approvals           requests that still decide something
 //	approval/<id>           guard.Approval, every request and its answer
+//	idx/deploys             the last deploy of each component
+//	change/<when>/<what>    Change, every deploy
 //	control/<when>-<name>   every control that was set or lifted
 //	cool/<action>/<target>  when the action last started on the target
 //	last/<target>           the target's last attempt
@@ -51,6 +53,7 @@ const (
 	KeyKept      = "idx/kept"
 	KeyStarted   = "idx/started"
 	KeyCooling   = "idx/cooling"
+	KeyDeploys   = "idx/deploys"
 	KeyControls  = "idx/controls"
 	KeyApprovals = "idx/approvals"
 	KeyBreaker   = "breaker"

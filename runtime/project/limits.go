@@ -23,6 +23,7 @@ func policyFn() kit.Function {
 			{Name: "cooldown", Type: kit.Duration, Default: value.Duration(time.Hour), Doc: "how long an action rests on a target after it started"},
 			{Name: "attempts", Type: kit.Int, Default: value.Int(2), Doc: "how many attempts one problem of one target gets before a person is called"},
 			{Name: "records", Type: kit.Int, Default: value.Int(100_000), Doc: "how many attempts may be on record; then nothing begins until older ones are forgotten"},
+			{Name: "component", Type: kit.StringT, Default: value.String("component"), Doc: "the label of a target that names the component of which deploys are recorded: runbook change add"},
 			{Name: "breaker", Type: kit.Int, Default: value.Int(3), Doc: "how many attempts, over all runbooks, that failed, were interrupted, are in doubt or were ineffective open the breaker"},
 			{Name: "breaker_window", Type: kit.Duration, Default: value.Duration(time.Hour), Doc: "within how long"},
 			{Name: "canaries", Type: kit.Int, Default: value.Int(3), Doc: "how many attempts must have helped, one at a time, to close it after a reset"},

@@ -47,6 +47,7 @@ func (d *decoder) policy(r *value.Record) guard.Policy {
 	p.FleetShare = f.integer("fleet_share", 1, 100)
 	p.Settle = f.duration("settle", time.Millisecond, day)
 	p.ChangeSettle = f.duration("change_settle", time.Millisecond, day)
+	p.Component = f.words("component")
 	p.Breaker.Count = f.integer("breaker", 1, 1000)
 	p.Breaker.Window = f.duration("breaker_window", time.Minute, 30*day)
 	p.Breaker.Canaries = f.integer("canaries", 1, 100)

@@ -179,7 +179,7 @@ func TestSettings(t *testing.T) {
 	wantPolicy := guard.Policy{
 		Mode: guard.Approve, SeverityCeiling: guard.Critical, Cooldown: 2 * time.Hour, Attempts: 1, Rates: []guard.Rate{{Count: 5, Per: time.Hour}},
 		OpenTotal: 3, OpenPerFleet: 2, FleetShare: 10, Records: 5000, Settle: 5 * time.Minute, ChangeSettle: 20 * time.Minute,
-		Breaker: breaker.Policy{Count: 2, Window: 30 * time.Minute, Canaries: 1},
+		Component: "component", Breaker: breaker.Policy{Count: 2, Window: 30 * time.Minute, Canaries: 1},
 		Maintenance: []control.Window{
 			{
 				Name: "weekly", Selector: control.Selector{Labels: map[string]string{"component": "db"}}, Reason: "patching", By: got.Policy.Maintenance[0].By,

@@ -29,6 +29,7 @@ func commands() []spec {
 		enableCommand(),
 		maintenanceCommand(),
 		breakerCommand(),
+		changeCommand(),
 		approveCommand(),
 		declineCommand(),
 		resolveCommand(),

@@ -99,11 +99,12 @@ func TestE2ESixteenRunsAtOnce(t *testing.T) {
 			s := newManySite(t, runs, c.policy, `echo b >>"$0/effects"; sleep 0.2; echo e >>"$0/effects"`)
 			var all sync.WaitGroup
 			for i := range runs {
-				cmd, _, errs := s.command(nil, "run", "--json", fmt.Sprintf("r%d.star", i))
+				cmd, out, errs := s.command(nil, "run", "--json", fmt.Sprintf("r%d.star", i))
 				all.Go(func() {
 					err := cmd.Run()
-					if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || exit.ExitCode() != int(problem.ExitRefused)) {
-						t.Errorf("run %d: %v\n%s", i, err, errs)
+					busy := bytes.Contains(out.Bytes(), []byte(problem.StoreBusy)) // 16 on a slow machine may wait for the store in vain
+					if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || exit.ExitCode() != int(problem.ExitRefused) && !busy) {
+						t.Errorf("run %d: %v\n%s%s", i, err, out, errs)
 					}
 				})
 			}
