@@ -32,7 +32,7 @@ type Run struct {
 	Engine    string             `json:"engine"` // version of the binary
 	Namespace string             `json:"namespace"`
 	Owner     action.Owner       `json:"owner"`
-	Trigger   string             `json:"trigger"` // "schedule" or "manual"
+	Trigger   string             `json:"trigger"` // "schedule", "manual" or "approval ID"
 	DryRun    bool               `json:"dry_run,omitempty"`
 	Started   time.Time          `json:"started"`
 	Ended     time.Time          `json:"ended,omitzero"`

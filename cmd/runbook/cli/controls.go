@@ -108,7 +108,7 @@ func (c *call) until() (time.Time, error) {
 	case length > 0 && text != "":
 		return time.Time{}, problem.New(problem.Usage, "--for and --until are both given").WithHint("give one of them")
 	case length > 0:
-		return now.Add(length).Truncate(time.Second), nil
+		return now.Add(length), nil
 	case text == "":
 		return time.Time{}, nil
 	}

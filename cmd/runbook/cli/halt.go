@@ -25,6 +25,7 @@ then they are in doubt.`,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "reason", Usage: "`WHY`, for everybody who meets it"},
 			durationFlag("for", "lift it by itself after this `DURATION`; default: when a person does"),
+			&cli.StringFlag{Name: "until", Usage: "the same, at this `TIME`: 2026-12-20T22:00:00Z"},
 			&cli.BoolFlag{Name: "kill", Usage: "end the actions that have begun"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "show what is in flight; stop nothing"},
 		},
@@ -61,6 +62,10 @@ func (c *call) usualState() (control.State, bool) {
 }
 
 func runHalt(ctx context.Context, c *call) (result, error) {
+	until, err := c.until()
+	if err != nil {
+		return nil, problem.New(problem.Usage, "NOT halted: %v", err).WithHint("runbook halt --help")
+	}
 	s, err := c.openState(ctx)
 	if err != nil {
 		if found, ok := c.usualState(); ok && s.Dir == "" {
@@ -79,8 +84,10 @@ func runHalt(ctx context.Context, c *call) (result, error) {
 	// A signal must not cut the stop short: it takes seconds at most, and a person wants it.
 	ctx = context.WithoutCancel(ctx)
 	r := haltResult{State: s.Dir, Reason: c.String("reason"), By: control.Who(), now: c.stdio.Now()}
-	if d := c.Duration("for"); d > 0 {
-		r.Until = r.now.UTC().Add(d)
+	r.Until = until
+	length := time.Duration(0)
+	if !until.IsZero() {
+		length = until.Sub(r.now)
 	}
 	if c.Bool("dry-run") {
 		r.DryRun = true
@@ -88,7 +95,7 @@ func runHalt(ctx context.Context, c *call) (result, error) {
 		r.InFlight = flights
 		return r, err
 	}
-	request := control.HaltRequest{Reason: r.Reason, By: r.By, For: c.Duration("for"), Report: func(line string) {
+	request := control.HaltRequest{Reason: r.Reason, By: r.By, For: length, Report: func(line string) {
 		r.Steps = append(r.Steps, line)
 		c.log.Debug("halt", "step", line)
 	}}

@@ -54,6 +54,34 @@ func guardsPage() string {
 	for _, g := range guard.All() {
 		fmt.Fprintf(&b, "\n## %s\n\nJudged %s. %s\n\n%s\n", g.Name, judged[g.Scope], g.Doc, g.Set)
 	}
+	b.WriteString(`
+## Modes, and approvals
+
+A runbook climbs: shadow only records what it would do; recommend tells its owner; approve asks, and does it once a person has said so; auto does it.
+` + "`runbook report`" + ` shows how it did on each step: on how many problems it would have acted, what refused it, what persons answered, and how its
+attempts turned out.
+
+In approve a request is recorded only if every other guard would let it act, with all steps that a dry evaluation foresees. ` + "`runbook approve ID`" + ` starts the
+runbook for that target at once: whether it is still sick, and every other guard, is judged afresh. What is approved is this source, this target, and
+the first action with these arguments: anything else is another request. A no, by ` + "`runbook decline ID`" + `, holds while the problem lasts.
+
+## Who is told
+
+What lifts by itself (busy, settling, cooldown, rate, a window, a disable) is recorded and disturbs nobody. What needs a person is told to the runbook's owner
+once for a problem, with a reminder after 24h for as long as it lasts. A guard that has refused a sick target for a day without a break is told of by
+itself, whatever its kind: a disable that was forgotten must not be silent. Every change of the breaker is told once.
+
+## What persons set
+
+| command | what it keeps from acting | lifted by |
+|---|---|---|
+| ` + "`runbook halt`" + ` | everything, on this machine | ` + "`runbook resume`" + `, or --for; nothing else |
+| ` + "`runbook disable`" + ` | a runbook, an action, a target, or the targets with a label | ` + "`runbook enable`" + `, --for or --until |
+| ` + "`runbook maintenance add`" + ` | the same, or everything, in a window | its end, or ` + "`runbook maintenance remove`" + ` |
+| ` + "`runbook breaker open`" + ` | everything, until canaries have helped | ` + "`runbook breaker reset`" + ` |
+
+Each records who (user, host, terminal), when, why and until when, and shows in ` + "`runbook status`" + `. Who may do so is who may write the state directory.
+`)
 	return b.String()
 }
 

@@ -8,6 +8,8 @@ import (
 
 	cli "github.com/urfave/cli/v2"
 
+	"github.com/seed1de3961f/runbook/runtime/breaker"
+	"github.com/seed1de3961f/runbook/runtime/clock"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/trace"
@@ -39,7 +41,9 @@ type resumeResult struct {
 	By     string             `json:"by"`
 	// Missed is what the halt kept from being done; null if the store could not be read.
 	Missed []trace.Missed `json:"missed"`
-	DryRun bool           `json:"dry_run,omitempty"`
+	// Still is what keeps actions from beginning all the same.
+	Still  []string `json:"still"`
+	DryRun bool     `json:"dry_run,omitempty"`
 	now    time.Time
 }
 
@@ -48,7 +52,7 @@ func runResume(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := resumeResult{State: s.Dir, Lifted: []control.HaltInfo{}, Reason: c.String("reason"), By: control.Who(), now: c.stdio.Now()}
+	r := resumeResult{State: s.Dir, Lifted: []control.HaltInfo{}, Still: []string{}, Reason: c.String("reason"), By: control.Who(), now: c.stdio.Now()}
 	set := s.Check(c.stdio.Env)
 	if r.DryRun = c.Bool("dry-run"); !r.DryRun {
 		// Cut short it would leave a halt, but nobody could tell which.
@@ -64,9 +68,8 @@ func runResume(ctx context.Context, c *call) (result, error) {
 		}
 	}
 	if len(r.Lifted) > 0 {
-		r.Missed, err = c.missed(ctx, s, r.Lifted)
-		if err != nil {
-			c.ui.Warn("what was kept from being done is not known: %v", err)
+		if err := r.look(ctx, s); err != nil {
+			c.ui.Warn("what was kept from being done, and what keeps it still, is not known: %v", err)
 		}
 	}
 	return r, nil
@@ -75,12 +78,12 @@ func runResume(ctx context.Context, c *call) (result, error) {
 // maxMissed bounds how many runs are looked through for what a halt kept from being done: a week of a run each minute.
 const maxMissed = 10_000
 
-// missed is what the halts kept from being done since the first of them was set.
-func (c *call) missed(ctx context.Context, s control.State, halts []control.HaltInfo) ([]trace.Missed, error) {
-	since := c.stdio.Now()
-	for _, h := range halts {
+// look finds out what the halts kept from being done since the first of them was set, and what keeps it from being done still.
+func (r *resumeResult) look(ctx context.Context, s control.State) error {
+	since := r.now
+	for _, h := range r.Lifted {
 		if h.At.IsZero() { // nobody knows when; a day is what a person looks through
-			h.At = c.stdio.Now().Add(-24 * time.Hour)
+			h.At = r.now.Add(-24 * time.Hour)
 		}
 		if h.At.Before(since) {
 			since = h.At
@@ -88,14 +91,38 @@ func (c *call) missed(ctx context.Context, s control.State, halts []control.Halt
 	}
 	st, err := openStore(s, "resume")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer st.Close()
 	runs, err := ledger.RunsSince(ctx, st, since, maxMissed)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return append([]trace.Missed{}, trace.MissedBy("halt", runs)...), nil
+	r.Missed = append([]trace.Missed{}, trace.MissedBy("halt", runs)...)
+	d, at, err := ledger.Breaker(ctx, st, clock.Read)
+	if err != nil {
+		return err
+	}
+	if b := newBreakerResult(d, at, r.now); b.State != breaker.Closed || len(b.Wide) > 0 {
+		r.Still = append(r.Still, "the breaker is "+b.line())
+	}
+	controls, err := ledger.ListControls(ctx, st, r.now)
+	if err != nil {
+		return err
+	}
+	set := statusResult{Disabled: controls.Disables, Maintenance: controls.Windows, now: r.now}
+	for _, row := range set.disabled() {
+		r.Still = append(r.Still, "disabled: "+row)
+	}
+	for i, w := range set.Maintenance {
+		if _, open := w.Covering(r.now); open {
+			r.Still = append(r.Still, "maintenance: "+set.windows()[i])
+		}
+	}
+	for i, line := range r.Still {
+		r.Still[i] = ownColor.ReplaceAllString(line, "")
+	}
+	return nil
 }
 
 func (r resumeResult) text(u *ui) {
@@ -107,7 +134,11 @@ func (r resumeResult) text(u *ui) {
 	if r.DryRun {
 		lifted = "would lift"
 	} else {
-		u.Printf("%s: actions may begin again\n", bold("resumed"))
+		next := "actions may begin again"
+		if len(r.Still) > 0 {
+			next = "the halt is lifted"
+		}
+		u.Printf("%s: %s\n", bold("resumed"), next)
 	}
 	for _, h := range r.Lifted {
 		set := ""
@@ -121,6 +152,9 @@ func (r resumeResult) text(u *ui) {
 			set = " (" + set + ")"
 		}
 		u.Printf("  %s  %s%s\n", lifted, h.Reason, set)
+	}
+	for _, line := range r.Still {
+		u.Printf("  %s %s\n", yellow("still"), line)
 	}
 	switch {
 	case r.Missed == nil:
