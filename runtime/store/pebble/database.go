@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync/atomic"
 
 	pdb "github.com/cockroachdb/pebble/v2"
@@ -83,16 +85,16 @@ func (d *database) get(key string) ([]byte, error) {
 	return val, nil
 }
 
-// commit writes what t collected, the log record and the trimming of the log in one synced batch, and then the mark. The
-// order matters: a mark ahead of the database would look like a lost record after a crash.
-func (d *database) commit(t *tx) error {
+// commit writes what a group of transactions collected, the log record and the trimming of the log in one synced batch, and then the mark. The
+// order matters: a mark ahead of the database would look like a lost record after a crash. The same writes make the same batch.
+func (d *database) commit(writes map[string][]byte) error {
 	b := d.db.NewBatch()
 	defer func() { _ = b.Close() }()
 	sum := sha256.New()
 	sum.Write(d.chain[:])
-	for _, k := range t.keys() {
+	for _, k := range slices.Sorted(maps.Keys(writes)) {
 		var err error
-		if val := t.writes[k]; val == nil {
+		if val := writes[k]; val == nil {
 			err = b.Delete(ourKey(k), nil)
 		} else {
 			err = b.Set(ourKey(k), val, nil)
@@ -100,7 +102,7 @@ func (d *database) commit(t *tx) error {
 		if err != nil {
 			return d.cfg.unusable(err, "prepare commit")
 		}
-		fmt.Fprintf(sum, "%q %q\n", k, t.writes[k])
+		fmt.Fprintf(sum, "%q %q\n", k, writes[k])
 	}
 	seq := d.seq + 1
 	var c chain

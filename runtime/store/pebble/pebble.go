@@ -97,7 +97,8 @@ func (c Config) withDefaults() Config {
 }
 
 // Store implements store.Store and store.Scanner. It is safe for use by several goroutines; their transactions run one
-// after the other. fn must not call the Store again.
+// after the other, and those that wait at the same time are committed together. fn must not call the Store again, and may run in
+// another goroutine than that of its caller.
 type Store struct {
 	cfg Config
 
@@ -106,6 +107,8 @@ type Store struct {
 	lock   *fileLock // held while db is open
 	db     *database // nil while let go
 	closed bool
+
+	queue queue // of updates; whoever has the turn carries out all that wait
 
 	wedged atomic.Bool // a goroutine that nobody waits for any more has the turn: the disk hangs
 }
@@ -123,40 +126,6 @@ func New(cfg Config) (*Store, error) {
 		return nil, problem.New(problem.Internal, "store: no directory given")
 	}
 	return &Store{cfg: cfg.withDefaults(), turn: make(chan struct{}, 1)}, nil
-}
-
-// Update implements store.Store.
-func (s *Store) Update(ctx context.Context, keys []string, fn func(store.Tx) error) error {
-	db, err := s.begin(ctx, true)
-	if err != nil {
-		return err
-	}
-	left := false
-	defer func() {
-		if !left {
-			s.end()
-		}
-	}()
-
-	t := newTx(db, keys)
-	if err := t.run(func() error { return fn(t) }); err != nil {
-		return err
-	}
-	if len(t.writes) == 0 {
-		return nil
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("store: nothing written: %w", err)
-	}
-	if err := s.cfg.checkSpace(t.size); err != nil {
-		return err
-	}
-	done := s.start(func() error { return db.commit(t) })
-	left, err = s.await(ctx, done)
-	if left {
-		return unknown(fmt.Errorf("no answer from the disk: %w", err))
-	}
-	return err
 }
 
 // View implements store.Store.

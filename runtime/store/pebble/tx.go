@@ -2,7 +2,6 @@ package pebble
 
 import (
 	"bytes"
-	"slices"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
@@ -14,6 +13,7 @@ const maxValue = 16 << 20
 type tx struct {
 	db       *database
 	declared map[string]bool
+	before   map[string][]byte // what transactions before it in its group have written
 	writes   map[string][]byte // nil: deleted
 	size     uint64
 	err      error // the first misuse or failed read; it spoils the transaction even if fn ignores it
@@ -55,6 +55,9 @@ func (t *tx) Get(key string) ([]byte, error) {
 	}
 	if t.err != nil {
 		return nil, t.err
+	}
+	if val, ok := t.before[key]; ok {
+		return bytes.Clone(val), nil
 	}
 	val, err := t.db.get(key)
 	if err != nil {
@@ -102,16 +105,6 @@ func (t *tx) checkKey(key string) {
 			return
 		}
 	}
-}
-
-// keys returns the written keys in order, so that the same transaction makes the same batch.
-func (t *tx) keys() []string {
-	keys := make([]string, 0, len(t.writes))
-	for k := range t.writes {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // readTx hides the writing half.
