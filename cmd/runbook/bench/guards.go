@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/seed1de3961f/runbook/runtime/action"
@@ -70,7 +69,7 @@ func appends(root string, rounds int) (took []time.Duration, err error) {
 		if _, err := f.Write(line); err != nil {
 			return nil, err
 		}
-		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+		if err := fdatasync(f); err != nil {
 			return nil, err
 		}
 		took = append(took, time.Since(began))
