@@ -49,14 +49,19 @@ const (
 )
 
 // Expired says whether the request has waited for 30 minutes: at 29m59s it has not. From then on it is a no, also if it was approved and
-// not used.
+// not used. Either clock can say so, and so does a wall clock that went back: trusted time may have missed what the machine was off for, and
+// that must not make an approval last longer.
 func (a Approval) Expired(now action.Clock) bool {
-	return now.Trusted-a.AskedAt.Trusted >= ApprovalFor || now.Trusted < a.AskedAt.Trusted
+	trusted, wall := now.Trusted-a.AskedAt.Trusted, now.Wall.Sub(a.AskedAt.Wall)
+	return trusted >= ApprovalFor || wall >= ApprovalFor || trusted < 0 || wall < -slewed
 }
+
+// slewed is by how much a wall clock is set back that is well.
+const slewed = 5 * time.Second
 
 // LiftsAt is when it expires, on the clock on the wall of now.
 func (a Approval) LiftsAt(now action.Clock) time.Time {
-	return now.Wall.Add(ApprovalFor - (now.Trusted - a.AskedAt.Trusted))
+	return now.Wall.Add(ApprovalFor - max(now.Trusted-a.AskedAt.Trusted, now.Wall.Sub(a.AskedAt.Wall)))
 }
 
 // ByMode says whether the refusals are the mode's alone: all else would let it act.

@@ -30,7 +30,7 @@ type event struct {
 
 var kinds = []string{
 	"wait", "wait", "wait", "long", "works", "works", "works", "works", "works", "jump", "sync", "reboot", "request", "request", "request", "request", "step", "begin", "begin", "end step", "end step", "end", "end",
-	"kill", "recover", "verdict", "verdict", "resolve", "halt", "disable", "open", "reset", "reset", "condition", "look", "look",
+	"kill", "recover", "verdict", "verdict", "resolve", "halt", "disable", "answer", "answer", "open", "reset", "reset", "condition", "look", "look",
 }
 
 // sim is a machine with its store, the processes that run on it and the persons who use it. Time and what was really done is known to it, and not to
@@ -57,6 +57,15 @@ type sim struct {
 	reset      bool // half-open since
 	resetAfter int  // attempts there were then
 	wrong      string
+
+	answered map[string]answered // by binding: what persons said last, if it was not used
+}
+
+// answered is a person's answer to a request.
+type answered struct {
+	yes   bool
+	asked time.Duration
+	sure  bool // the wall clock was right when it was asked
 }
 
 // tried is an attempt as it really was.
@@ -76,9 +85,12 @@ type tried struct {
 func newSim(judge func(guard.Input) []guard.Verdict, t story) *sim {
 	s := &sim{
 		st: storetest.NewMemory(), judge: judge, policy: guard.Defaults(), booted: -time.Hour, synced: t.Synced,
-		condition: map[string]string{}, live: map[int]bool{}, sickSeen: map[string][]time.Duration{}, disabled: map[string]bool{},
+		condition: map[string]string{}, live: map[int]bool{}, sickSeen: map[string][]time.Duration{}, disabled: map[string]bool{}, answered: map[string]answered{},
 	}
 	s.policy.Mode, s.policy.OpenTotal, s.policy.OpenPerFleet = guard.Auto, t.Open, t.Open
+	if t.Approve {
+		s.policy.Mode = guard.Approve
+	}
 	s.policy.Cooldown, s.policy.FleetShare, s.policy.Attempts = time.Duration(t.Cooldown)*time.Minute, t.Share, t.Attempts
 	for i := range t.Size {
 		s.members = append(s.members, fmt.Sprintf("t%d", i))
@@ -91,8 +103,8 @@ func (s *sim) sample() (clock.Sample, error) {
 	return clock.Sample{Wall: epoch.Add(s.real + s.off), Boot: strconv.Itoa(s.boot), Uptime: s.real - s.booted, Synced: s.synced}, nil
 }
 
-func (s *sim) update(keys []string, fn func(tx store.Tx, now action.Clock) error) error {
-	return s.st.Update(context.Background(), append([]string{ledger.KeyClock}, keys...), func(tx store.Tx) error {
+func (s *sim) update(keys []string, fn func(tx store.Tx, now action.Clock) error, more ...string) error {
+	return s.st.Update(context.Background(), slices.Concat([]string{ledger.KeyClock}, keys, more), func(tx store.Tx) error {
 		now, err := ledger.Tick(tx, s.sample)
 		if err != nil {
 			return err
@@ -173,6 +185,8 @@ func (s *sim) happen(e event) {
 		s.look([]string{"a", "b"}[e.What%2], s.members[e.Who%len(s.members)], e.Yes)
 	case "recover":
 		s.recover()
+	case "answer":
+		s.answer(e)
 	default:
 		if len(s.attempts) > 0 {
 			s.goOn(e, s.attempts[len(s.attempts)-1-e.Who%min(3, len(s.attempts))])
@@ -308,6 +322,8 @@ func (s *sim) next(a *tried, other bool) {
 // reserve asks the guards and, if they let it pass, books the step in the same transaction; then it must have been allowed.
 func (s *sim) reserve(a *tried, act string, first bool) bool {
 	var step *action.Step
+	byMode := false
+	binding := a.runbook + " " + a.target + " " + act
 	keys := append(ledger.DecisionKeys(a.runbook, act, a.target), ledger.PutKeys()...)
 	attempt := ""
 	if !first {
@@ -324,13 +340,20 @@ func (s *sim) reserve(a *tried, act string, first bool) bool {
 		if err != nil {
 			return err
 		}
+		if first {
+			if in.Approval, err = ledger.Bound(tx, binding); err != nil {
+				return err
+			}
+		}
 		verdicts := s.judge(in)
+		byMode = first && guard.ByMode(verdicts)
 		var stored guard.State
 		if b, err := json.Marshal(in.State); err != nil {
 			return err
 		} else if err := json.Unmarshal(b, &stored); err != nil {
 			return err
 		}
+		stored.Approval = in.Approval
 		in.State = stored
 		if again := s.judge(in); !reflect.DeepEqual(verdicts, again) {
 			s.fail("decided otherwise after the state was stored: %v, %v", verdicts, again)
@@ -361,16 +384,59 @@ func (s *sim) reserve(a *tried, act string, first bool) bool {
 			return err
 		}
 		rec.Steps = append(rec.Steps, step.Key)
-		return ledger.Reserve(tx, rec, step, s.policy, "", now)
+		approval := ""
+		if s.policy.Mode == guard.Approve {
+			approval = binding
+		}
+		return ledger.Reserve(tx, rec, step, s.policy, approval, now)
 	})
 	s.must(err)
+	if byMode && s.policy.Mode == guard.Approve {
+		s.must(s.update([]string{ledger.KeyApprovals}, func(tx store.Tx, now action.Clock) error {
+			eps, err := ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes(a.runbook))
+			if err != nil {
+				return err
+			}
+			_, err = ledger.Ask(tx, now, guard.Approval{ID: fmt.Sprintf("q%d", s.pid), Runbook: a.runbook, Episode: eps[a.target].ID, Binding: binding})
+			return err
+		}, ledger.KeyEpisodes(a.runbook)))
+	}
 	if step == nil {
 		return false
 	}
 	s.allowed(a, act, first)
+	if first && s.policy.Mode == guard.Approve {
+		switch yes, ok := s.answered[binding]; {
+		case !ok || !yes.yes:
+			s.fail("acted without an approval of %s", binding)
+		case yes.sure && s.off == 0 && s.real-yes.asked >= guard.ApprovalFor:
+			s.fail("acted on an approval that was asked for %s ago", s.real-yes.asked)
+		}
+		delete(s.answered, binding)
+	}
 	a.id, a.step, a.stepState, a.steps = rec.ID, step.Key, action.Reserved, append(a.steps, act)
 	a.acts = append(a.acts, s.real)
 	return true
+}
+
+// answer is a person's yes or no to what waits.
+func (s *sim) answer(e event) {
+	waiting, now, err := ledger.Waiting(context.Background(), s.st, s.sample)
+	s.must(err)
+	waiting = slices.DeleteFunc(waiting, func(a guard.Approval) bool { return a.Answer != "" })
+	if len(waiting) == 0 {
+		return
+	}
+	a := waiting[e.Who%len(waiting)]
+	answer := guard.Approved
+	if e.Much < 20 {
+		answer = guard.Declined
+	}
+	_, err = ledger.Respond(context.Background(), s.st, s.sample, a.ID, answer, "ann", "r", false)
+	s.must(err)
+	s.answered[a.Binding] = answered{
+		yes: answer == guard.Approved, asked: s.real - now.Wall.Sub(a.AskedAt.Wall), sure: s.off == 0 && a.AskedAt.Wall.Equal(epoch.Add(s.real-now.Wall.Sub(a.AskedAt.Wall))),
+	}
 }
 
 func (s *sim) move(a *tried, ev action.Event) {

@@ -124,7 +124,7 @@ func foreseen(a guard.Approval) []string {
 func approvals(all []guard.Approval, now time.Time, trusted action.Clock) []string {
 	var rows []string
 	for _, a := range all {
-		left := howLong((guard.ApprovalFor - (trusted.Trusted - a.AskedAt.Trusted)).Truncate(time.Second))
+		left := howLong(a.LiftsAt(trusted).Sub(trusted.Wall).Truncate(time.Second))
 		state := fmt.Sprintf("asked %s, a no in %s; runbook approve %s, or runbook decline %s", when(a.AskedAt.Wall, now), left, a.ID, a.ID)
 		if a.Answer == guard.Approved {
 			state = fmt.Sprintf("approved by %s, not done yet, expires in %s", a.By, left)
