@@ -106,6 +106,10 @@ fuzz: ## fuzz every fuzz target for FUZZTIME (10s) each
 		done; \
 	done
 
+.PHONY: crash
+crash: ## cut the power 100,000 times, at every write and around every effect; takes some minutes
+	RUNBOOK_CRASHES=$${RUNBOOK_CRASHES:-100000} go test -count=1 -timeout 1h -v -run '^TestCrashes$$' ./runtime/store/pebble
+
 .PHONY: bench
 bench: bench-runs bench-parts ## run all benchmarks
 

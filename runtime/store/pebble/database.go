@@ -117,7 +117,16 @@ func (d *database) commit(writes map[string][]byte) error {
 	if err != nil {
 		return d.cfg.unusable(err, "prepare commit")
 	}
-	if err := b.Commit(pdb.Sync); err != nil {
+	if d.cfg.without == markFirst {
+		if err := d.mark.write(seq, c); err != nil {
+			return d.lost(err)
+		}
+	}
+	sync := pdb.Sync
+	if d.cfg.without == unsyncedCommit {
+		sync = pdb.NoSync
+	}
+	if err := b.Commit(sync); err != nil {
 		return d.lost(err)
 	}
 	if err := d.mark.write(seq, c); err != nil {

@@ -83,7 +83,7 @@ func (c *Config) missing() error {
 // a thousand runs left a thousand files.
 func (c *Config) options(d *database, readOnly bool) *pdb.Options {
 	o := &pdb.Options{
-		FS:                 syncFS{c.FS, readOnly},
+		FS:                 syncFS{c.FS, readOnly, c.without},
 		FormatMajorVersion: pdb.FormatTableFormatV6,
 		ReadOnly:           readOnly,
 		ErrorIfNotExists:   true,

@@ -55,11 +55,12 @@ type Config struct {
 	PerTransaction bool
 
 	// The rest is for tests.
-	FS    vfs.FS                          // default the disk
-	Space func(dir string) (Space, error) // default the disk's
-	Fatal func(*problem.Problem)          // must not return; default says why on stderr and exits
-	Now   func() time.Time                // for the holder's "since"
-	grace time.Duration
+	FS      vfs.FS                          // default the disk
+	Space   func(dir string) (Space, error) // default the disk's
+	Fatal   func(*problem.Problem)          // must not return; default says why on stderr and exits
+	Now     func() time.Time                // for the holder's "since"
+	grace   time.Duration
+	without mutant
 }
 
 func (c Config) withDefaults() Config {

@@ -91,6 +91,9 @@ func (c *Config) fatal(reason string) {
 		p.Hint = c.hint(nil)
 	}
 	c.Fatal(p)
+	if c.without == fatalReturns {
+		return
+	}
 	select {} // Fatal must not return; a commit that failed must not report success
 }
 

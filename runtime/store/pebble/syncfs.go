@@ -18,11 +18,12 @@ import (
 type syncFS struct {
 	vfs.FS
 	readOnly bool
+	without  mutant
 }
 
 // Create implements vfs.FS.
 func (s syncFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if strings.HasPrefix(s.PathBase(name), "marker.") {
+	if strings.HasPrefix(s.PathBase(name), "marker.") && s.without != noParentSync {
 		if err := syncDir(s.FS, s.PathDir(name)); err != nil {
 			return nil, err
 		}

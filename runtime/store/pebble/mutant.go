@@ -1,0 +1,12 @@
+package pebble
+
+// mutant leaves out one part of what keeps the promise. Only tests of this package can set one: they show that without that part a
+// crash is found that loses something.
+type mutant string
+
+const (
+	noParentSync   mutant = "the directory is not synced before a marker is made"
+	unsyncedCommit mutant = "a commit is not synced"
+	markFirst      mutant = "the mark is written before the commit"
+	fatalReturns   mutant = "a failed sync does not end the process"
+)
