@@ -191,10 +191,10 @@ func mapCounters(path string) (*counters, error) {
 	return (*counters)(unsafe.Pointer(unsafe.SliceData(mem))), f.Close()
 }
 
-// When Halt has returned nil, no action begins: with runs in other processes and in this one, 500 times, or as often as RUNBOOK_TEST_HALTS says.
+// When Halt has returned nil, no action begins: with runs in other processes and in this one, 1000 times, or as often as RUNBOOK_TEST_HALTS says.
 func TestNothingBeginsAfterHalt(t *testing.T) {
 	t.Parallel()
-	// On a memory file system, where there is one: the syncs of 500 halts and resumes would be most of the time.
+	// On a memory file system, where there is one: the syncs of 1000 halts and resumes would be most of the time.
 	root, err := os.MkdirTemp("/dev/shm", "runbook-test-") //nolint:usetesting // a directory elsewhere than TempDir makes it
 	if err != nil {
 		root = t.TempDir()
@@ -231,7 +231,7 @@ func TestNothingBeginsAfterHalt(t *testing.T) {
 			}
 		})
 	}
-	halts := 500
+	halts := 1000
 	if text := os.Getenv("RUNBOOK_TEST_HALTS"); text != "" {
 		if halts, err = strconv.Atoi(text); err != nil {
 			t.Fatal(err)
