@@ -95,7 +95,7 @@ func ParseUnitTests(name string, text []byte) (*UnitTests, error) {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
 	if err := d.Decode(&f); err != nil && !errors.Is(err, io.EOF) {
-		return nil, bad("%v", err)
+		return nil, bad("%s", strings.Join(strings.Fields(err.Error()), " "))
 	}
 	u := &UnitTests{name: name, order: f.GroupEvalOrder, interval: time.Duration(f.EvaluationInterval), fuzzy: f.FuzzyCompare, RuleFiles: f.RuleFiles}
 	if u.interval == 0 {

@@ -18,6 +18,7 @@ func commands() []spec {
 		demoCommand(),
 		initCommand(),
 		runCommand(),
+		testCommand(),
 		statusCommand(),
 		runsCommand(),
 		actionsCommand(),
