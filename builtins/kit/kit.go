@@ -144,6 +144,13 @@ type Caller interface {
 	Call(ctx context.Context, req Request) (value.Value, error)
 }
 
+// ReservedAnalysisParams are the arguments that every analysis of a plugin takes and no plugin may define.
+func ReservedAnalysisParams() []Param {
+	return []Param{
+		{Name: "cooldown", Type: Duration, Doc: "for how long the result is kept and handed out again, with its age; the longer of the plugin's and this applies"},
+	}
+}
+
 // ReservedActionParams are the arguments that every action takes and no plugin may define.
 func ReservedActionParams() []Param {
 	return []Param{

@@ -80,6 +80,8 @@ func (v *evaluation) Call(ctx context.Context, req kit.Request) (value.Value, er
 	var val value.Value
 	if fn.Call != nil {
 		val, err = fn.Call(ctx, asker{v, q}, args)
+	} else if fn.Kind == kit.Analysis {
+		val, err = v.analyse(ctx, fam, fn, args, q)
 	} else {
 		val, err = v.pluginQuery(ctx, fam, fn, args, q)
 	}
@@ -102,10 +104,7 @@ func (v *evaluation) pluginQuery(ctx context.Context, fam kit.Family, fn kit.Fun
 	if err != nil {
 		return nil, err
 	}
-	from := v.e.wall()
-	val, err := v.e.Host.Query(ctx, c, fn.Name, value.Map(args))
-	q.Took = v.e.wall().Sub(from)
-	return val, err
+	return v.query(ctx, c, fn.Name, args, q)
 }
 
 func (v *evaluation) sawSample(at time.Time) {

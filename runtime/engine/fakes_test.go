@@ -65,6 +65,12 @@ func (h *fakeHost) Query(ctx context.Context, c pluginhost.Connection, function 
 		return nil, problem.Wrap(problem.Interrupted, err, "query")
 	}
 	if c.Plugin == "svc" {
+		if function == "diagnose" {
+			h.p.w.mu.Lock()
+			defer h.p.w.mu.Unlock()
+			h.p.w.diagnosed++
+			return value.Int(h.p.w.diagnosed), nil
+		}
 		return value.String("running"), nil
 	}
 	arg := func(name string) value.Value { v, _ := args.Get(name); return v }

@@ -88,6 +88,8 @@ type world struct {
 	killed  []action.Child // groups that recovery ended
 	told    []notify.Message
 	depth   map[string]float64
+	// diagnosed counts how often the expensive question was asked.
+	diagnosed int
 
 	coverage func(*project.Runbook, []trace.Event) guard.Coverage
 }
@@ -377,6 +379,7 @@ func manifest() sdk.Manifest {
 		{Name: "drain", Kind: sdk.Action, Positional: 1, Params: name, Settle: 15 * time.Second, CanProbe: true},
 		{Name: "reboot", Kind: sdk.Action, Positional: 1, Params: name, EndsTarget: true},
 		{Name: "status", Kind: sdk.Query, Positional: 1, Params: name[:1]},
+		{Name: "diagnose", Kind: sdk.Analysis, Positional: 1, Params: name[:1], DefaultCooldown: time.Minute},
 	}}
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/breaker"
 	"github.com/seed1de3961f/runbook/runtime/clock"
@@ -45,6 +46,7 @@ import (
 //	slot/<every>/<runbook>  the last slot of its schedule that was run
 //	breaker                 breaker.Doc, the global breaker
 //	clock                   trusted time
+//	analysis/<digest>       Analysis, the last answer to an expensive question
 //	source/<digest>         Source, the files of a runbook that has acted and has a cleanup
 //	run/<id>                trace.Run
 const (
@@ -79,6 +81,15 @@ func KeyEpisodes(runbook string) string { return "episodes/" + runbook }
 // KeySlot is the key of the last slot of a runbook's schedule. Another interval counts its slots differently.
 func KeySlot(runbook string, every time.Duration) string {
 	return "slot/" + every.String() + "/" + runbook
+}
+
+// KeyAnalysis is the key of the last answer to an expensive question, by the digest of what was asked.
+func KeyAnalysis(digest string) string { return "analysis/" + digest }
+
+// Analysis is the last answer to an expensive question.
+type Analysis struct {
+	At    action.Clock `json:"at"`
+	Value value.JSON   `json:"value"`
 }
 
 // KeySource is the key of a source closure by its digest.

@@ -22,6 +22,9 @@ func Families(manifests []sdk.Manifest) ([]kit.Family, error) {
 					Name: pa.Name, Type: kit.Type(pa.Type), Required: pa.Required, Default: pa.Default, Doc: pa.Doc, Secret: pa.Sensitive,
 				})
 			}
+			if fn.Kind == kit.Analysis {
+				fn.Params = append(fn.Params, kit.ReservedAnalysisParams()...)
+			}
 			if fn.Kind == kit.Action {
 				fn.Params = append(fn.Params, kit.ReservedActionParams()...)
 			}

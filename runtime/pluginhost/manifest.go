@@ -182,14 +182,16 @@ func CheckManifest(name string, m sdk.Manifest) error {
 		if err := checkParams(f.Params); err != nil {
 			return bad("function %s: %v", f.Name, err)
 		}
-		if f.Kind != sdk.Action {
-			continue
+		var reserved []kit.Param
+		switch f.Kind {
+		case sdk.Analysis:
+			reserved = kit.ReservedAnalysisParams()
+		case sdk.Action:
+			reserved = kit.ReservedActionParams()
 		}
 		for _, pa := range f.Params {
-			for _, r := range kit.ReservedActionParams() {
-				if pa.Name == r.Name {
-					return bad("action %s: parameter %q belongs to the engine", f.Name, pa.Name)
-				}
+			if slices.ContainsFunc(reserved, func(r kit.Param) bool { return r.Name == pa.Name }) {
+				return bad("%s %s: parameter %q belongs to the engine", f.Kind, f.Name, pa.Name)
 			}
 		}
 	}
