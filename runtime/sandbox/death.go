@@ -68,6 +68,13 @@ func (e end) problem(l Limits, at value.Pos) *problem.Problem {
 	switch {
 	case e.cause == causeMemory || outOfMemory.MatchString(e.words):
 		return overMemory(l.Memory).At(at)
+	case e.status == runtimeFailed && !ownFault.MatchString(e.words):
+		// Where it cannot have memory the runtime may have none left to say so, or says it in words of its many callers.
+		p := overMemory(l.Memory).At(at)
+		if e.words != "" {
+			p.Detail = append(p.Detail, "its last words: "+clip(e.words, 300))
+		}
+		return p
 	case stackOverflow.MatchString(e.words):
 		return limitStack().At(at)
 	case e.cause == causeTime:
@@ -86,7 +93,11 @@ func (e end) problem(l Limits, at value.Pos) *problem.Problem {
 	return p
 }
 
+// runtimeFailed is how Go's runtime ends a process in which it cannot go on.
+const runtimeFailed = "exit status 2"
+
 var (
+	ownFault      = re(`panic: |concurrent map|all goroutines are asleep|sync: |stack exceeds|stack overflow`)
 	outOfMemory   = re(`out of memory|cannot allocate memory|SIGSEGV|unexpected fault address|mmap|newosproc|failed to create new OS thread|ThreadSanitizer|runtime: VirtualAlloc`)
 	stackOverflow = re(`stack exceeds|stack overflow`)
 )
