@@ -110,6 +110,10 @@ fuzz: ## fuzz every fuzz target for FUZZTIME (10s) each
 crash: ## cut the power 100,000 times, at every write and around every effect; takes some minutes
 	RUNBOOK_CRASHES=$${RUNBOOK_CRASHES:-100000} go test -count=1 -timeout 1h -v -run '^TestCrashes$$' ./runtime/store/pebble
 
+.PHONY: kill
+kill: build ## kill KILLS (1000) real runs at random moments, and hold their effects against the records
+	RUNBOOK_TEST_KILLS=$(or $(KILLS),1000) go test -count=1 -timeout 2h -v -tags e2e -run '^TestE2EKills$$' ./cmd/runbook/cli
+
 .PHONY: bench
 bench: bench-runs bench-parts ## run all benchmarks
 

@@ -173,7 +173,18 @@ const killTime = 20 * time.Second
 // running, and the store opens.
 func TestKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	s := newKillSite(t, `cooldown = "1ms", settle = "1ms", attempts = 100, rates = [rate(10000, per = "1m")]`, "10ms")
+	for name, does := range map[string]string{"one step": oneStep, "three steps": threeSteps} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			killAtAnyMoment(t, does, 20, killTime)
+		})
+	}
+}
+
+// killAtAnyMoment kills so many runs, or fewer, but not fewer than ten, if that takes longer than patience.
+func killAtAnyMoment(t *testing.T, does string, n int, patience time.Duration) {
+	t.Helper()
+	s := newKillSiteThat(t, does, `cooldown = "1ms", settle = "1ms", attempts = 100, breaker = 1000, rates = [rate(10000, per = "1m")]`, "10ms")
 	began := time.Now()
 	if r, _ := s.tick(killTarget); s.evaluation(r).Outcome != trace.Acted {
 		t.Fatalf("without a kill: %+v", s.evaluation(r))
@@ -182,7 +193,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	s.settled()
 	random := rand.New(rand.NewPCG(1, uint64(began.UnixNano()))) //nolint:gosec // moments, not secrets
 	kills, early := 0, 0
-	for kills < 40 && (kills < 10 || time.Since(began) < killTime) {
+	for kills < n && (kills < 10 || time.Since(began) < patience) {
 		after := time.Duration(random.Int64N(int64(whole)))
 		cmd, out, errs := s.command(nil, "run", "--target", killTarget)
 		started := time.Now()
@@ -212,7 +223,16 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	for _, x := range s.steps() {
 		count[x.State]++
 	}
-	t.Logf("%d runs killed, %d ended before; %d actions: %v; %d effects", kills, early, len(s.steps()), count, len(s.keys()))
+	if steps := len(s.steps()); steps < kills/4 {
+		t.Errorf("only %d actions in %d runs that were killed: something keeps them from acting", steps, kills)
+	}
+	cleanups := 0
+	for _, x := range s.steps() {
+		if x.Cleanup {
+			cleanups++
+		}
+	}
+	t.Logf("%d runs killed, %d ended before; %d actions: %v; %d of a cleanup; %d effects", kills, early, len(s.steps()), count, cleanups, len(s.keys()))
 }
 
 // settled lets runs about a healthy target recover and verify until nothing keeps the target any more, resolves what is in doubt, and checks
@@ -238,6 +258,17 @@ func (s *killSite) settled() {
 		open := s.open()
 		if len(open) == 0 {
 			break
+		}
+		for _, x := range open { // a cleanup that was killed in the middle is left to a person
+			s.read(func(st *pebble.Store) {
+				a, _, err := ledger.Attempt(s.t.Context(), st, x.ID)
+				if err == nil && a.Cleanup != nil && a.Cleanup.State == action.CleanupFailed {
+					_, err = ledger.CloseAttempt(s.t.Context(), st, clock.Read, x.ID, "test", "a test")
+				}
+				if err != nil {
+					s.t.Fatal(err)
+				}
+			})
 		}
 		if time.Now().After(deadline) {
 			s.t.Fatalf("still open: %+v", open)

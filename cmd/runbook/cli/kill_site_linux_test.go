@@ -41,11 +41,13 @@ const (
 )
 
 const killProject = `project(
-    metrics = connection("prometheus", config = {"url": %q}),
+    metrics = connection("prometheus", config = {"url": %[1]q}),
     sampling = "1s",
-    policy = policy(%s),
+    policy = policy(%[2]s),
     connections = [connection("exec", match = {"job": "worker"}, config = {"commands": {
-        "note": ["/bin/sh", "-c", 'echo "$RUNBOOK_KEY" >>"$0"; sleep 0.1; exit 0', %q],
+        "note": ["/bin/sh", "-c", 'echo "$RUNBOOK_KEY" >>"$0"; sleep 0.1; exit 0', %[3]q],
+        "out": ["/bin/sh", "-c", 'echo "$RUNBOOK_KEY" >>"$0"', %[3]q],
+        "in": ["/bin/sh", "-c", 'echo "$RUNBOOK_KEY" >>"$0"', %[3]q],
     }})],
 )
 `
@@ -60,12 +62,32 @@ runbook(
     targets = fleet(all = 'up{job="worker"}', sick = 'queue_depth{job="worker"} > 100', by = "instance", max_bad = 1),
 )
 
-def run(ctx):
+`
+
+// oneStep and threeSteps are what the runbook does.
+const (
+	oneStep = `def run(ctx):
     ctx.exec.run("note", reason = "it is stuck", within = %q)
 `
+	threeSteps = `def run(ctx):
+    ctx.exec.run("out", reason = "it is stuck", within = %[1]q)
+    ctx.exec.run("note", reason = "it is stuck", within = %[1]q)
+    ctx.exec.run("in", reason = "it is stuck", within = %[1]q)
+
+def cleanup(ctx):
+    done = [s.args["command"] for s in ctx.steps if s.ok]
+    if "out" in done and "in" not in done:
+        ctx.exec.run("in", reason = "put it back", within = %[1]q)
+`
+)
 
 // newKillSite makes a project with that policy, its state, and metrics that go on for as long as the test does.
 func newKillSite(t *testing.T, policy, within string) *killSite {
+	t.Helper()
+	return newKillSiteThat(t, oneStep, policy, within)
+}
+
+func newKillSiteThat(t *testing.T, does, policy, within string) *killSite {
 	t.Helper()
 	s := &killSite{t: t, dir: t.TempDir()}
 	s.effects = filepath.Join(s.dir, "effects")
@@ -73,7 +95,7 @@ func newKillSite(t *testing.T, policy, within string) *killSite {
 	t.Cleanup(metrics.Close)
 	for name, text := range map[string]string{
 		"project.star": fmt.Sprintf(killProject, metrics.URL, policy, s.effects),
-		"worker.star":  fmt.Sprintf(killRunbook, within),
+		"worker.star":  killRunbook + fmt.Sprintf(does, within),
 		"effects":      "",
 	} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
