@@ -62,7 +62,7 @@ type Function struct {
 	Name string `json:"name"`
 	Kind Kind   `json:"kind"`
 	Doc  string `json:"doc,omitempty"`
-	// Positional is how many leading parameters may be given by position: 0 or 1.
+	// Positional is how many leading parameters may be given by position: 0 or 1, and 2 for what only tests use.
 	// Everything else is keyword-only.
 	Positional int     `json:"positional,omitempty"`
 	Params     []Param `json:"params,omitempty"`

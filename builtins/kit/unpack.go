@@ -92,10 +92,13 @@ func Unpack(name string, fn Function, args []Arg) ([]value.Field, error) {
 
 func tooMany(bad func(value.Pos, string, ...any) *problem.Problem, fn Function, params []Param, args []Arg, position int, a Arg) error {
 	var e *problem.Problem
-	if fn.Positional == 0 {
+	switch fn.Positional {
+	case 0:
 		e = bad(a.Pos, " takes arguments by name only")
-	} else {
+	case 1:
 		e = bad(a.Pos, " takes one argument by position, the rest by name")
+	default:
+		e = bad(a.Pos, " takes %d arguments by position, the rest by name", fn.Positional)
 	}
 	// Name the first parameter that is still free: most likely the one that was meant.
 	for _, p := range params[min(position, len(params)):] {

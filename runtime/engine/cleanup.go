@@ -162,6 +162,9 @@ func (v *evaluation) loadKept(ctx context.Context, a *action.Attempt) (sandbox.W
 		w.Close()
 		return nil, err
 	}
+	if v.e.Adjust != nil {
+		v.e.Adjust(v.rb)
+	}
 	v.trb = &trace.Runbook{Name: v.rb.Name, Path: v.rb.Path}
 	return w, nil
 }

@@ -84,6 +84,9 @@ func (e *engine) load(ctx context.Context, l *loading) error {
 			tr.Problem = e.asProblem(problem.Load, err, "load %s", path)
 			continue
 		}
+		if e.Adjust != nil {
+			e.Adjust(rb)
+		}
 		tr.Name, tr.Owner, tr.Mode, tr.Digest, tr.Params = rb.Name, rb.Owner, rb.Mode, rb.Digest, rb.Params
 		l.loaded = append(l.loaded, dueRunbook{rb, tr, func() {}})
 	}

@@ -70,6 +70,8 @@ type Deps struct {
 	// Coverage says what the attested tests of exactly this source cover of the way that an evaluation has taken. Without it
 	// the tested guard is not enforced.
 	Coverage func(rb *project.Runbook, way []trace.Event) guard.Coverage
+	// Adjust, if set, may change what a runbook declares before it is used: a test sets its mode.
+	Adjust func(rb *project.Runbook)
 }
 
 // Options say what a run is about.

@@ -13,6 +13,9 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
 
+// testSuffix is how the name of a file of tests ends.
+const testSuffix = "_test.star"
+
 // maxFiles bounds a walk: a project root is a mistake, such as /, long before it has that many files.
 const maxFiles = 100_000
 
@@ -40,7 +43,7 @@ func (s *Settings) Runbooks(t *Tree, paths []string) ([]string, error) {
 			out = append(out, rel)
 			continue
 		}
-		found, err := s.walk(t, rel)
+		found, err := s.walk(t, rel, notRunbook)
 		if err != nil {
 			return nil, err
 		}
@@ -48,6 +51,43 @@ func (s *Settings) Runbooks(t *Tree, paths []string) ([]string, error) {
 			return nil, problem.New(problem.Usage, "there is no runbook in %s", given)
 		}
 		out = append(out, found...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// Tests returns the files of tests that the paths name, as Runbooks returns runbooks; for a runbook that is the file of its tests, which lies beside it.
+func (s *Settings) Tests(t *Tree, paths []string) ([]string, error) {
+	if len(paths) == 0 {
+		paths = []string{t.dir}
+	}
+	var out []string
+	for _, given := range paths {
+		rel, info, err := s.locate(t, given)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case info.IsDir():
+			found, err := s.walk(t, rel, notTest)
+			if err != nil {
+				return nil, err
+			}
+			if len(found) == 0 {
+				return nil, problem.New(problem.Usage, "there is no test in %s", given).WithHint("tests are functions test_...(t) in files that end in _test.star")
+			}
+			out = append(out, found...)
+			continue
+		case notRunbook(rel) == "":
+			rel = strings.TrimSuffix(rel, ".star") + testSuffix
+			if _, err := t.root.Stat(filepath.FromSlash(rel)); err != nil {
+				return nil, problem.New(problem.Usage, "%s has no tests: there is no file %s", given, rel).WithHint("write def test_something(t): there")
+			}
+		}
+		if why := notTest(rel); why != "" {
+			return nil, problem.New(problem.Usage, "%s is no file of tests: %s", given, why)
+		}
+		out = append(out, rel)
 	}
 	slices.Sort(out)
 	return slices.Compact(out), nil
@@ -77,7 +117,7 @@ func (s *Settings) locate(t *Tree, given string) (string, fs.FileInfo, error) {
 	if _, err := os.Stat(given); err == nil {
 		return "", nil, problem.New(problem.Usage, "%s is not in the project %s", given, t.dir)
 	}
-	all, err := s.walk(t, ".")
+	all, err := s.walk(t, ".", notRunbook)
 	if err != nil {
 		return "", nil, err
 	}
@@ -116,8 +156,8 @@ func (t *Tree) relative(abs string) (string, bool) {
 	return "", false
 }
 
-// walk lists the runbooks in a directory and below.
-func (s *Settings) walk(t *Tree, dir string) ([]string, error) {
+// walk lists the files in a directory and below that nothing speaks against.
+func (s *Settings) walk(t *Tree, dir string, why func(string) string) ([]string, error) {
 	var out []string
 	seen := 0
 	state, _ := t.relative(s.StateDir)
@@ -135,7 +175,7 @@ func (s *Settings) walk(t *Tree, dir string) ([]string, error) {
 			}
 			return nil
 		}
-		if notRunbook(p) == "" {
+		if why(p) == "" {
 			out = append(out, p)
 		}
 		return nil
@@ -157,10 +197,21 @@ func notRunbook(p string) string {
 		return "its name does not end in .star"
 	case p == File || p == "topology.star":
 		return "it belongs to the project's settings"
-	case strings.HasSuffix(name, "_test.star"):
+	case strings.HasSuffix(name, testSuffix):
 		return "it is a test"
 	case slices.ContainsFunc(strings.Split(path.Dir(p), "/"), func(d string) bool { return d == "lib" }):
 		return "it is in lib/, where runbooks find what they load"
+	case strings.HasPrefix(name, "."):
+		return "its name begins with a dot"
+	}
+	return ""
+}
+
+// notTest says why a file of the project is not a file of tests, or "".
+func notTest(p string) string {
+	switch name := path.Base(p); {
+	case !strings.HasSuffix(name, testSuffix):
+		return "its name does not end in " + testSuffix
 	case strings.HasPrefix(name, "."):
 		return "its name begins with a dot"
 	}

@@ -137,6 +137,24 @@ func (t *Tree) Read(name string) ([]byte, error) {
 	return text, nil
 }
 
+// Data opens a file of any kind, such as a recording for a test. name is relative to the project, as for Read.
+func (t *Tree) Data(name string) (io.ReadCloser, error) {
+	local := filepath.FromSlash(name)
+	if !fs.ValidPath(name) || name == "." {
+		return nil, problem.New(problem.Load, "%s: not the path of a file below the project root", name)
+	}
+	if info, err := t.root.Stat(local); err != nil {
+		return nil, t.notReadable(name, err)
+	} else if !info.Mode().IsRegular() {
+		return nil, problem.New(problem.Load, "%s: not a regular file", name)
+	}
+	f, err := t.root.Open(local)
+	if err != nil {
+		return nil, t.notReadable(name, err)
+	}
+	return f, nil
+}
+
 func (t *Tree) notReadable(name string, err error) error {
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pe.Err

@@ -133,12 +133,17 @@ func ParseUnitTests(name string, text []byte) (*UnitTests, error) {
 // Load makes a DB of the group's series, without any rules.
 func (g UnitGroup) Load() (*DB, error) {
 	db := New(Options{SubqueryStep: g.file.interval})
+	return db, g.Append(db, g.Start)
+}
+
+// Append adds the group's series to a DB, as if it began at start.
+func (g UnitGroup) Append(db *DB, start time.Time) error {
 	for _, s := range g.group.InputSeries {
-		if _, err := db.Notation(s.Series, s.Values, g.Start, time.Duration(g.group.Interval)); err != nil {
-			return nil, g.at(err)
+		if _, err := db.Notation(s.Series, s.Values, start, time.Duration(g.group.Interval)); err != nil {
+			return g.at(err)
 		}
 	}
-	return db, nil
+	return nil
 }
 
 func (g UnitGroup) at(err error) error {

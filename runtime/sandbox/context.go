@@ -72,8 +72,8 @@ func attributes(name string, d value.Dict) (*namespace, error) {
 	return n, nil
 }
 
-// context is ctx: the only thing through which a script sees and changes the world.
-func (s *session) context(c *wire.Context) (*namespace, error) {
+// context is ctx, by whatever name: the only thing through which a script sees and changes the world.
+func (s *session) context(c *wire.Context, name string) (*namespace, error) {
 	target, err := attributes("ctx.target", c.Target)
 	if err != nil {
 		return nil, err
@@ -90,34 +90,42 @@ func (s *session) context(c *wire.Context) (*namespace, error) {
 		"now": convert.Time(c.Now), "target": target, "params": params,
 		"attempt": starlark.MakeInt(c.Attempt), "steps": steps,
 	}}
+	if c.Bare {
+		ctx = &namespace{name: name, members: map[string]starlark.Value{}}
+	}
 	for _, f := range s.vocab.Families {
 		members := ctx.members
 		if f.Name != "" {
-			n := &namespace{name: "ctx." + f.Name, members: make(map[string]starlark.Value, len(f.Functions))}
+			n := &namespace{name: ctx.name + "." + f.Name, members: make(map[string]starlark.Value, len(f.Functions))}
 			ctx.members[f.Name] = n
 			members = n.members
 		}
 		for _, fn := range f.Functions {
-			members[fn.Name] = s.function(f, fn)
+			members[fn.Name] = s.function(f, fn, nil)
 		}
 	}
 	return ctx, nil
 }
 
-// function is a query or an action: the engine is asked to do it.
-func (s *session) function(f kit.Family, fn kit.Function) *starlark.Builtin {
+// function is a query or an action: the engine is asked to do it. self is the record that it is a method of.
+func (s *session) function(f kit.Family, fn kit.Function, self *convert.Record) *starlark.Builtin {
 	name := fn.Name
 	if f.Name != "" {
 		name = f.Name + "." + fn.Name
+	}
+	var front value.Dict
+	if self != nil {
+		front = value.Dict{{Key: value.String(fn.Params[0].Name), Value: self.Value()}}
+		fn.Params = fn.Params[1:]
 	}
 	return starlark.NewBuiltin(name, func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 		fields, pos, err := s.unpack(thread, name, fn, args, kwargs)
 		if err != nil {
 			return nil, err
 		}
-		call := wire.Call{Family: f.Name, Function: fn.Name, Pos: pos, Args: make(value.Dict, len(fields)), Events: s.tracer.take()}
-		for i, a := range fields {
-			call.Args[i] = value.Entry{Key: value.String(a.Name), Value: a.Value}
+		call := wire.Call{Family: f.Name, Function: fn.Name, Pos: pos, Args: slices.Clone(front), Events: s.tracer.take()}
+		for _, a := range fields {
+			call.Args = append(call.Args, value.Entry{Key: value.String(a.Name), Value: a.Value})
 		}
 		answer, err := s.engine.call(call)
 		if err != nil {
@@ -129,6 +137,24 @@ func (s *session) function(f kit.Family, fn kit.Function) *starlark.Builtin {
 		} else if err != nil {
 			return nil, fmt.Errorf("%s: answer: %w", name, err)
 		}
-		return x, nil
+		return s.withMethods(x), nil
 	})
+}
+
+// withMethods gives an answer the functions that its type has.
+func (s *session) withMethods(x starlark.Value) starlark.Value {
+	rec, ok := x.(*convert.Record)
+	if !ok {
+		return x
+	}
+	for _, f := range s.vocab.Methods {
+		if f.Name == rec.Type() {
+			methods := make(map[string]starlark.Value, len(f.Functions))
+			for _, fn := range f.Functions {
+				methods[fn.Name] = s.function(f, fn, rec)
+			}
+			return rec.WithMethods(methods)
+		}
+	}
+	return x
 }

@@ -159,7 +159,7 @@ func (w *worker) Evaluate(ctx context.Context, path, fn string, vocab Vocabulary
 	}
 	r := newRun(w, vocab, src, caller)
 	done, err := r.run(ctx, wire.Run{Path: path, Fn: fn, Context: &wire.Context{
-		Now: c.Now, Target: c.Target, Params: c.Params, Attempt: c.Attempt, Steps: c.Steps,
+		Bare: c.Bare, Now: c.Now, Target: c.Target, Params: c.Params, Attempt: c.Attempt, Steps: c.Steps,
 	}})
 	result := Result{Outcome: done.Outcome, Steps: done.Steps, Events: r.events, Dropped: r.dropped, Coverage: coverage(done.Coverage)}
 	if err != nil {

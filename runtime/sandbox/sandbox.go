@@ -34,11 +34,14 @@ type Vocabulary struct {
 	// Modules are declarations behind a dot: "param" -> param.int(...), "secret" -> secret.env(...).
 	Modules  []kit.Family
 	Families []kit.Family
+	// Methods are functions of what the engine answers with: a family is named for a type of record, and the first
+	// parameter of its functions is that record, which the author writes in front of the dot.
+	Methods []kit.Family
 }
 
 // Same says whether two vocabularies are one: the same tables, not tables that say the same.
 func (v Vocabulary) Same(w Vocabulary) bool {
-	return sameTable(v.Declarations, w.Declarations) && sameTable(v.Modules, w.Modules) && sameTable(v.Families, w.Families)
+	return sameTable(v.Declarations, w.Declarations) && sameTable(v.Modules, w.Modules) && sameTable(v.Families, w.Families) && sameTable(v.Methods, w.Methods)
 }
 
 func sameTable[T any](a, b []T) bool {
@@ -86,6 +89,8 @@ type Arm struct {
 
 // Context is what ctx holds besides its families.
 type Context struct {
+	// Bare is ctx with nothing but its families.
+	Bare    bool
 	Now     time.Time
 	Target  value.Dict // name, key, labels
 	Params  value.Dict
@@ -102,7 +107,8 @@ type Result struct {
 	Steps   uint64
 	Events  []Event
 	Dropped int // events beyond the cap
-	// Coverage is what the evaluation executed, loading included. It is missing if the evaluation was cut short.
+	// Coverage is what the evaluation executed, loading included, also if it ended with an error. It is missing if the worker did not
+	// live to tell.
 	Coverage []Coverage
 }
 

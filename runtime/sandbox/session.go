@@ -257,12 +257,13 @@ func (s *session) run(r *wire.Run) (d wire.Done, err error) {
 		return d, problem.New(problem.UnknownName, "%s has no function %s%s", r.Path, r.Fn, problem.DidYouMean(r.Fn, f.defs)).
 			At(value.Pos{File: r.Path}).WithHint("write def %s(ctx):", r.Fn)
 	}
-	ctx, err := s.context(r.Context)
-	if err != nil {
-		return d, err
-	}
 	if fn.NumParams() != 1 || fn.NumKwonlyParams() > 0 {
 		return d, problem.New(problem.Script, "%s must take one argument", r.Fn).At(fromSyntax(fn.Position())).WithHint("write def %s(ctx):", r.Fn)
+	}
+	arg, _ := fn.Param(0)
+	ctx, err := s.context(r.Context, arg)
+	if err != nil {
+		return d, err
 	}
 	out, err := starlark.Call(s.thread, fn, starlark.Tuple{ctx}, nil)
 	if err != nil {

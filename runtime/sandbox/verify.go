@@ -79,14 +79,10 @@ func (r *run) take(e wire.Events) error {
 // request checks a call against the vocabulary.
 func (r *run) request(c wire.Call) (kit.Request, error) {
 	req := kit.Request{Family: c.Family, Function: c.Function, Pos: r.known(c.Pos), Args: make(kit.Args, len(c.Args))}
-	i := slices.IndexFunc(r.vocab.Families, func(f kit.Family) bool {
-		_, has := f.Lookup(c.Function)
-		return f.Name == c.Family && has
-	})
-	if i < 0 {
+	fn, ok := find(c.Family, c.Function, r.vocab.Families, r.vocab.Methods)
+	if !ok {
 		return req, r.refuse("it calls %s.%s, which there is not", c.Family, c.Function)
 	}
-	fn, _ := r.vocab.Families[i].Lookup(c.Function)
 	for _, e := range c.Args {
 		name, ok := e.Key.(value.String)
 		if !ok {
@@ -105,6 +101,18 @@ func (r *run) request(c wire.Call) (kit.Request, error) {
 	}
 	req.Args = args
 	return req, nil
+}
+
+// find looks a function up in tables that may name a family several times.
+func find(family, function string, tables ...[]kit.Family) (kit.Function, bool) {
+	for _, table := range tables {
+		for _, f := range table {
+			if fn, ok := f.Lookup(function); ok && f.Name == family {
+				return fn, true
+			}
+		}
+	}
+	return kit.Function{}, false
 }
 
 // records checks every record in a value.
@@ -187,7 +195,12 @@ func (r *run) done(m wire.Run, d wire.Done) (wire.Done, error) {
 	if err := r.take(d.Events); err != nil {
 		return wire.Done{}, r.instead(err)
 	}
-	steps := wire.Done{Steps: d.Steps}
+	for i := range d.Coverage {
+		if err := r.covered(&d.Coverage[i]); err != nil {
+			return wire.Done{Steps: d.Steps}, r.instead(err)
+		}
+	}
+	steps := wire.Done{Steps: d.Steps, Coverage: d.Coverage}
 	switch {
 	case r.stop != nil:
 		return steps, r.stop
@@ -213,11 +226,6 @@ func (r *run) done(m wire.Run, d wire.Done) (wire.Done, error) {
 	}
 	for _, rec := range records {
 		if err := r.record(rec); err != nil {
-			return steps, err
-		}
-	}
-	for i := range d.Coverage {
-		if err := r.covered(&d.Coverage[i]); err != nil {
 			return steps, err
 		}
 	}

@@ -149,7 +149,7 @@ func (w *served) run(r *wire.Run) error {
 	if err == nil {
 		return nil
 	}
-	// Too large: the outcome counts more than the coverage.
+	// Too large.
 	p := problem.New(problem.Limit, "what %s declares or reports is larger than %s", r.Path, size(wire.MaxFrame)).At(value.Pos{File: r.Path})
 	return w.send(wire.FromWorker{Done: &wire.Done{Problem: p, Steps: done.Steps}})
 }

@@ -1,7 +1,17 @@
-// Package testrun runs tests over recorded metrics: unit test files of Prometheus rules, as promtool reads them.
+// Package testrun runs tests over recorded metrics: unit test files of Prometheus rules, as promtool reads them, and tests of runbooks,
+// which are functions test_...(t) in files that end in _test.star.
 //
-// Promise: nothing here asks a network, starts a plugin or touches a state directory; the same files give the same verdicts. A test that could not be
-// run is no test that passed.
+// Promise: nothing here asks a network, starts a plugin or touches the project's state; the same files give the same verdicts. A test that could not be
+// run is no test that passed, and neither is one that expects nothing.
+//
+// A test of a runbook is a simulation: the engine itself runs, with its guards, records and explanation, on a store in memory and under a clock that only the
+// test moves. What stands in for the world is the metric source, which answers from what the test has recorded or written down, with Prometheus' own
+// engine, and the plugins, whose actions end as the test says (well, if it says nothing) and change nothing.
+//
+//	Script   finds and runs the tests of a file
+//	world    one test's clock, metrics, records, and what people were told; a run of the engine in it
+//	host     stands in for every plugin
+//	expect   compares, and says what differs
 package testrun
 
 import (
@@ -16,6 +26,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/recorded"
+	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
 // Options say which tests are run, and how.
@@ -25,6 +36,8 @@ type Options struct {
 	// AllRules evaluates every rule at every step. Otherwise those that no expectation depends on are evaluated once, at the end, so that
 	// one that cannot be evaluated is still known.
 	AllRules bool
+	// Parallel is how many tests of a file run at once; less than 1 means 1.
+	Parallel int
 }
 
 // Verdict is how a test ended.
@@ -44,6 +57,10 @@ type Result struct {
 	Verdict  Verdict          `json:"verdict"`
 	Failures []string         `json:"failures,omitempty"` // what was not as expected
 	Problem  *problem.Problem `json:"problem,omitempty"`  // why it could not be run
+	// Explained are the runs of a test that did not pass: what was seen, and which way every branch went.
+	Explained []*trace.Node `json:"explained,omitempty"`
+	// Covered is what the test executed of runbooks.
+	Covered Coverage `json:"-"`
 }
 
 // File runs the tests of a file. The error is that of a file that could not be read, or of the context.

@@ -2,6 +2,8 @@ package convert
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,8 +17,9 @@ import (
 // Record is a value.Record as a runbook sees it: its fields are attributes. A record with a field ok
 // is as true as that, so that `if not r:` reads well; any other is true.
 type Record struct {
-	rec    *value.Record
-	fields map[string]starlark.Value
+	rec     *value.Record
+	fields  map[string]starlark.Value
+	methods map[string]starlark.Value
 }
 
 var (
@@ -38,6 +41,11 @@ func NewRecord(r *value.Record) (*Record, error) {
 		x.fields[f.Name] = v
 	}
 	return x, nil
+}
+
+// WithMethods is the record with attributes that are no fields: its plain form has none of them. A field of the same name wins.
+func (r *Record) WithMethods(methods map[string]starlark.Value) *Record {
+	return &Record{rec: r.rec, fields: r.fields, methods: methods}
 }
 
 // Value is the plain record.
@@ -68,16 +76,19 @@ func (r *Record) Attr(name string) (starlark.Value, error) {
 	if v, ok := r.fields[name]; ok {
 		return v, nil
 	}
+	if v, ok := r.methods[name]; ok {
+		return v, nil
+	}
 	return nil, NoAttr(r.Type()+"(...)", name, r.AttrNames())
 }
 
 // AttrNames implements starlark.HasAttrs.
 func (r *Record) AttrNames() []string {
-	names := make([]string, len(r.rec.Fields))
+	names := make([]string, len(r.rec.Fields), len(r.rec.Fields)+len(r.methods))
 	for i, f := range r.rec.Fields {
 		names[i] = f.Name
 	}
-	return names
+	return append(names, slices.Sorted(maps.Keys(r.methods))...)
 }
 
 // NoAttr is the error for an attribute that is not there, with the nearest of all names.

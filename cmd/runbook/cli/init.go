@@ -30,6 +30,7 @@ var projectFiles = []struct {
 	{"README.md", templates, "templates/README.md"},
 	{".gitignore", templates, "templates/gitignore"},
 	{"runbooks/worker.star", runbooks.Files, "queue/worker.star"},
+	{"runbooks/worker_test.star", runbooks.Files, "queue/worker_test.star"},
 	{"project.star", templates, "templates/project.star"}, // last: with it the directory is a project
 }
 
@@ -37,7 +38,7 @@ func initCommand() spec {
 	return spec{
 		name: "init", group: "Start",
 		summary: "make a project, and the state directory that remembers what was done",
-		about: `With DIR: writes project.star, one runbook and a README there, and makes the
+		about: `With DIR: writes project.star, one runbook with its tests and a README there, and makes the
 state directory DIR/state, or the one that --state names. With --state alone: makes
 only the state directory, for a project that is there already. What exists is never
 overwritten, and nothing else ever makes a state directory: a missing one means halted.`,

@@ -35,7 +35,7 @@ func (w *world) Call(_ context.Context, r kit.Request) (value.Value, error) {
 	return value.Dict{}, nil
 }
 
-// What init writes is a project that loads and does what it says, also with the connection that is commented out in it.
+// What init writes is a project that loads and does what it says, also with the route that is commented out in it.
 func TestTemplatesWork(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -47,15 +47,15 @@ func TestTemplatesWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkTemplates(t, dir, 0)
-	open := regexp.MustCompile(`(?m)^    # (connections = \[|    connection\(|\],|notify = )`).ReplaceAllString(string(text), "    $1")
+	checkTemplates(t, dir)
+	open := regexp.MustCompile(`(?m)^    # (notify = )`).ReplaceAllString(string(text), "    $1")
 	if err := os.WriteFile(settings, []byte(open), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	checkTemplates(t, dir, 1)
+	checkTemplates(t, dir)
 }
 
-func checkTemplates(t *testing.T, dir string, connections int) {
+func checkTemplates(t *testing.T, dir string) {
 	t.Helper()
 	tree, err := project.Open(dir)
 	if err != nil {
@@ -71,7 +71,7 @@ func checkTemplates(t *testing.T, dir string, connections int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Policy.Mode != guard.Recommend || s.StateDir != filepath.Join(tree.Root(), "state") || len(s.Connections) != connections {
+	if s.Policy.Mode != guard.Recommend || s.StateDir != filepath.Join(tree.Root(), "state") || len(s.Connections) != 1 {
 		t.Errorf("settings: %+v", s)
 	}
 	manifests, err := plugins.Manifests()

@@ -6,41 +6,56 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 
 	cli "github.com/urfave/cli/v2"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runtime/sandbox"
 	"github.com/seed1de3961f/runbook/runtime/testrun"
 )
 
 func testCommand() spec {
 	return spec{
-		name: "test", group: "Run", summary: "run unit tests of Prometheus rules, as promtool test rules does",
-		about: `Runs the files that promtool test rules reads, as they are: alerts fire here exactly
-when Prometheus would have fired them, so what an alert trigger will do can be
-known beforehand. Only rules that an expectation depends on are evaluated at every
-step, which takes a tenth of the time. No network, no plugin, no state directory.`,
-		args: "FILE...", min: 1, max: many,
+		name: "test", group: "Run", summary: "run the tests of runbooks, and unit tests of Prometheus rules",
+		about: `Runs the functions test_...(t) and the scenarios in files that end in _test.star: the
+engine itself, with its guards, over recorded metrics and under a clock that only the
+test moves. PATH is such a file, a runbook, a directory, or a file that promtool test
+rules reads; all tests of the project if there is none. No network, no plugin, and
+nothing of the project's state.`,
+		args: "[PATH...]", max: many, takes: takesProject,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "run", Usage: "only tests whose name matches `REGEX`"},
-			&cli.BoolFlag{Name: "all-rules", Usage: "evaluate every rule at every step"},
+			&cli.BoolFlag{Name: "coverage", Usage: "show what of the runbooks no test has covered"},
+			&cli.IntFlag{Name: "min", Usage: "with --coverage: fail if less than `N` percent of a runbook is covered"},
+			&cli.IntFlag{Name: "parallel", Usage: "run `N` tests of a file at once", Value: runtime.NumCPU()},
+			&cli.BoolFlag{Name: "all-rules", Usage: "evaluate every rule of Prometheus at every step"},
 			&cli.StringFlag{Name: "junit", Usage: "write the results to `FILE` as JUnit XML, too"},
 		},
-		example: "runbook test rules_test.yaml --run Stuck",
+		example: "runbook test worker_test.star --coverage",
 		run:     runTest,
 	}
 }
 
 type testResult struct {
-	Tests  []testrun.Result `json:"tests"`
-	Passed int              `json:"passed"`
-	Failed int              `json:"failed"`
+	Tests    []testrun.Result  `json:"tests"`
+	Passed   int               `json:"passed"`
+	Failed   int               `json:"failed"`
+	Coverage []runbookCoverage `json:"coverage,omitempty"`
+}
+
+// runbookCoverage is what the tests covered of one file.
+type runbookCoverage struct {
+	File    string        `json:"file"`
+	Percent float64       `json:"percent"`
+	Gaps    []testrun.Gap `json:"gaps,omitempty"`
 }
 
 func runTest(ctx context.Context, c *call) (result, error) {
-	o := testrun.Options{AllRules: c.Bool("all-rules")}
+	o := testrun.Options{AllRules: c.Bool("all-rules"), Parallel: c.Int("parallel")}
 	if s := c.String("run"); s != "" {
 		re, err := regexp.Compile(s)
 		if err != nil {
@@ -48,22 +63,17 @@ func runTest(ctx context.Context, c *call) (result, error) {
 		}
 		o.Run = re
 	}
-	r := testResult{Tests: []testrun.Result{}}
-	var errs []error
-	for _, file := range c.args {
-		if strings.HasSuffix(file, ".star") {
-			return nil, problem.New(problem.Usage, "%s is no unit test file of Prometheus rules", file).WithHint("name files that promtool test rules reads: YAML with tests:")
-		}
-		found, err := testrun.File(ctx, file, o)
-		r.Tests = append(r.Tests, found...)
-		if ctx.Err() != nil {
-			return r, ctx.Err()
-		}
-		if err != nil {
-			errs = append(errs, err)
-		}
+	if n := c.Int("min"); n < 0 || n > 100 || n > 0 && !c.Bool("coverage") {
+		return nil, problem.New(problem.Usage, "--min takes 1 to 100, and needs --coverage")
 	}
+	r := testResult{Tests: []testrun.Result{}}
+	errs, err := c.runTests(ctx, o, &r)
+	if err != nil {
+		return r, err
+	}
+	covered := testrun.Coverage{}
 	for _, t := range r.Tests {
+		covered.Merge(t.Covered)
 		switch t.Verdict {
 		case testrun.Passed:
 			r.Passed++
@@ -79,6 +89,9 @@ func runTest(ctx context.Context, c *call) (result, error) {
 			return r, problem.Wrap(problem.Usage, err, "--junit")
 		}
 	}
+	if c.Bool("coverage") {
+		r.Coverage = coverageOf(covered)
+	}
 	switch {
 	case len(errs) > 0:
 		return r, errors.Join(errs...)
@@ -87,7 +100,71 @@ func runTest(ctx context.Context, c *call) (result, error) {
 	case len(r.Tests) == 0:
 		return r, problem.New(problem.Usage, "no test was run").WithHint("--run matches none of them")
 	}
+	for _, f := range r.Coverage {
+		if f.Percent < float64(c.Int("min")) {
+			return r, problem.New(problem.TestFailed, "%.0f%% of %s is covered, less than --min %d", f.Percent, f.File, c.Int("min"))
+		}
+	}
 	return r, nil
+}
+
+// runTests runs what the paths name. The errors are of files that could not be run; the other error ends everything.
+func (c *call) runTests(ctx context.Context, o testrun.Options, r *testResult) (errs []error, err error) {
+	rules, scripts := []string{}, []string{}
+	for _, path := range c.args {
+		if ext := filepath.Ext(path); ext == ".yaml" || ext == ".yml" {
+			rules = append(rules, path)
+		} else {
+			scripts = append(scripts, path)
+		}
+	}
+	add := func(found []testrun.Result, err error) error {
+		r.Tests = append(r.Tests, found...)
+		if ctx.Err() == nil && err != nil {
+			errs = append(errs, err)
+		}
+		return ctx.Err()
+	}
+	for _, file := range rules {
+		if err := add(testrun.File(ctx, file, o)); err != nil {
+			return nil, err
+		}
+	}
+	if len(rules) > 0 && len(scripts) == 0 {
+		return errs, nil
+	}
+	p, err := c.openProject(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	files, err := p.settings.Tests(p.tree, scripts)
+	if err != nil {
+		return nil, err
+	}
+	project := &testrun.Project{
+		Tree: p.tree, Settings: p.settings, Families: p.families, Manifests: p.manifests, Version: version,
+		Spawn: sandbox.Spawner{Exe: p.exe, Limits: p.settings.Limits}.Start,
+	}
+	for _, file := range files {
+		if err := add(testrun.Script(ctx, project, file, o)); err != nil {
+			return nil, err
+		}
+	}
+	return errs, nil
+}
+
+func coverageOf(c testrun.Coverage) []runbookCoverage {
+	out := []runbookCoverage{}
+	for _, file := range c.Files() {
+		covered, all := c[file].Points()
+		f := runbookCoverage{File: file, Percent: 100, Gaps: c.Gaps(file)}
+		if all > 0 {
+			f.Percent = 100 * float64(covered) / float64(all)
+		}
+		out = append(out, f)
+	}
+	return out
 }
 
 func (r testResult) text(u *ui) {
@@ -102,6 +179,15 @@ func (r testResult) text(u *ui) {
 		}
 		if t.Problem != nil {
 			u.Printf("    could not be run: %s\n", t.Problem.Message)
+		}
+		for _, n := range t.Explained {
+			u.tree(n, "    ")
+		}
+	}
+	for _, f := range r.Coverage {
+		u.Printf("%s: %.0f%% covered\n", f.File, f.Percent)
+		for _, g := range f.Gaps {
+			u.Printf("  %s: %s\n", g.Pos, g.What)
 		}
 	}
 	u.Printf("%d passed, %d failed\n", r.Passed, r.Failed)

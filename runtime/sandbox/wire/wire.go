@@ -63,10 +63,12 @@ type Vocabulary struct {
 	Declarations []kit.Function `json:"declarations"`
 	Modules      []kit.Family   `json:"modules"`
 	Families     []kit.Family   `json:"families"`
+	Methods      []kit.Family   `json:"methods,omitempty"`
 }
 
 // Context is sandbox.Context.
 type Context struct {
+	Bare    bool       `json:"bare,omitempty"`
 	Now     time.Time  `json:"now"`
 	Target  value.Dict `json:"target"`
 	Params  value.Dict `json:"params"`

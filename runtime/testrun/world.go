@@ -1,0 +1,349 @@
+package testrun
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/seed1de3961f/runbook/builtins/kit"
+	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/clock"
+	"github.com/seed1de3961f/runbook/runtime/control"
+	"github.com/seed1de3961f/runbook/runtime/engine"
+	"github.com/seed1de3961f/runbook/runtime/guard"
+	"github.com/seed1de3961f/runbook/runtime/notify"
+	"github.com/seed1de3961f/runbook/runtime/process"
+	"github.com/seed1de3961f/runbook/runtime/project"
+	"github.com/seed1de3961f/runbook/runtime/recorded"
+	"github.com/seed1de3961f/runbook/runtime/sandbox"
+	"github.com/seed1de3961f/runbook/runtime/store/memory"
+	"github.com/seed1de3961f/runbook/runtime/trace"
+)
+
+// Project is what tests of runbooks need of a project.
+type Project struct {
+	Tree      *project.Tree
+	Settings  *project.Settings
+	Families  []kit.Family   // builtin and plugin families
+	Manifests []sdk.Manifest // of every plugin that is known, none of which is started
+	Spawn     func(ctx context.Context) (sandbox.Worker, error)
+	Version   string
+}
+
+// Beginning is where a test's clock begins.
+var Beginning = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+const minute = time.Minute
+
+// booted is for how long the test's machine has been up when the test begins.
+const booted = 24 * time.Hour
+
+// world is what a test has set up and what has happened in it.
+type world struct {
+	p        *Project
+	settings *project.Settings
+	dir      string // of the test's file, relative to the project
+	scratch  string // holds the state directory
+	state    control.State
+	store    *memory.Store
+	db       *recorded.DB
+	now      time.Time
+	runs     []*trace.Run
+	pid      int
+	halted   bool
+	host     *host
+
+	mu      sync.Mutex
+	told    []notify.Message
+	covered Coverage
+}
+
+// newWorld makes an empty one; the caller ends it with close.
+func newWorld(p *Project, dir string) (*world, error) {
+	scratch, err := os.MkdirTemp("", "runbook-test-")
+	if err != nil {
+		return nil, problem.Wrap(problem.StateUnusable, err, "a directory for the test")
+	}
+	w := &world{p: p, dir: dir, scratch: scratch, store: memory.New(), db: recorded.New(recorded.Options{}), now: Beginning, covered: Coverage{}}
+	w.host = &host{w: w}
+	if w.state, err = control.InitAs(filepath.Join(scratch, "state"), filepath.Join(scratch, "gate"), "test"); err != nil {
+		w.close()
+		return nil, err
+	}
+	// No secret is there where tests run, and nothing needs one: no plugin is started.
+	s := *p.Settings
+	s.Metrics.Config, s.Connections = nil, slices.Clone(s.Connections)
+	for i := range s.Connections {
+		s.Connections[i].Config = nil
+	}
+	s.Policy.Mode = guard.Auto
+	w.settings = &s
+	return w, nil
+}
+
+func (w *world) close() { _ = os.RemoveAll(w.scratch) }
+
+// moment reads a time as a test writes it.
+func (w *world) moment(v value.Value) (time.Time, error) {
+	switch v := v.(type) {
+	case value.Time:
+		return time.Time(v), nil
+	case value.Duration:
+		return Beginning.Add(time.Duration(v)), nil
+	case value.String:
+		if at, err := time.Parse(time.RFC3339, string(v)); err == nil {
+			return at.UTC(), nil
+		}
+		if d, err := value.ParseDuration(string(v)); err == nil {
+			return Beginning.Add(d), nil
+		}
+		return time.Time{}, problem.New(problem.Argument, "%q is no time", string(v)).WithHint(`write "2026-03-01T10:20:00Z", or how long after the beginning of the test: "20m"`)
+	}
+	return time.Time{}, problem.New(problem.Argument, "a time is text, not a %s", v.Kind()).WithHint(`write "2026-03-01T10:20:00Z", or how long after the beginning of the test: "20m"`)
+}
+
+// set moves the clock. The first time of a test may be any; after a run it only goes forward, as the records' does.
+func (w *world) set(at time.Time) error {
+	if len(w.runs) > 0 && at.Before(w.now) {
+		return problem.New(problem.Argument, "the clock of a test does not go back: it is %s already", w.now.Format(time.RFC3339)).WithHint("write what happens in order of time")
+	}
+	w.now = at
+	return nil
+}
+
+// path is that of a file which the test names.
+func (w *world) path(name string) string {
+	if rooted, ok := strings.CutPrefix(name, "//"); ok {
+		return path.Clean(rooted)
+	}
+	return path.Join(w.dir, name)
+}
+
+// load adds a recording.
+func (w *world) load(rec recorded.Recording) error {
+	rec.Name = w.path(rec.Name)
+	f, err := w.p.Tree.Data(rec.Name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = w.db.Load(f, rec)
+	return err
+}
+
+// promtool adds the input series of a unit test file of Prometheus rules.
+func (w *world) promtool(name, group string) error {
+	name = w.path(name)
+	f, err := w.p.Tree.Data(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return problem.Wrap(problem.Recording, err, "read %s", name)
+	}
+	u, err := recorded.ParseUnitTests(name, text)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, g := range u.Groups {
+		if g.Name == group || group == "" && len(u.Groups) == 1 {
+			return g.Append(w.db, Beginning)
+		}
+		names = append(names, g.Name)
+	}
+	return problem.New(problem.NotFound, "%s has no test group %q%s", name, group, problem.DidYouMean(group, names)).WithHint("it has: %s", strings.Join(names, ", "))
+}
+
+// runOptions say how a runbook is run.
+type runOptions struct {
+	path, target string
+	mode         guard.Mode
+	untested     bool
+}
+
+// run is one process that runs the engine.
+func (w *world) run(ctx context.Context, o runOptions) (*trace.Run, *trace.Runbook, error) {
+	w.pid++
+	self := action.Owner{Host: "test", Boot: "test", PID: w.pid, Start: uint64(w.pid)}
+	d := engine.Deps{
+		State: w.state, Store: w.store, Host: w.host, Tree: w.p.Tree, Settings: w.settings, Families: w.p.Families,
+		Spawn: func(ctx context.Context) (sandbox.Worker, error) {
+			worker, err := w.p.Spawn(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return &watched{Worker: worker, w: w}, nil
+		},
+		Sample: func() (clock.Sample, error) {
+			return clock.Sample{Wall: w.now, Boot: "test", Uptime: booted + w.now.Sub(Beginning), Synced: true}, nil
+		},
+		Now: func() time.Time { return w.now },
+		Env: func(name string) (string, bool) {
+			if name == control.EnvHalt && w.halted {
+				return "1", true
+			}
+			return "", false
+		},
+		Self: self,
+		Look: func(o action.Owner) process.Liveness {
+			if o == self {
+				return process.Live
+			}
+			return process.Dead
+		},
+		KillGroup: func(action.Child) error { return nil },
+		Sinks:     []notify.Sink{inbox{w}},
+		Log:       slog.New(slog.DiscardHandler),
+		Version:   w.p.Version,
+		Adjust:    func(rb *project.Runbook) { rb.Mode, rb.Policy.Mode = o.mode, o.mode },
+		Coverage: func(rb *project.Runbook, _ []trace.Event) guard.Coverage {
+			return guard.Coverage{Enforced: true, Covered: !o.untested, Missing: rb.Path}
+		},
+	}
+	r, err := engine.Run(ctx, d, engine.Options{Paths: []string{w.path(o.path)}, Target: o.target})
+	if r != nil {
+		w.runs = append(w.runs, r)
+		w.mu.Lock()
+		for _, rb := range r.Runbooks {
+			for _, t := range rb.Targets {
+				w.covered.actions(t.Evaluation)
+			}
+		}
+		for _, c := range r.Cleanups {
+			w.covered.actions(c.Evaluation)
+		}
+		w.mu.Unlock()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	rb := r.Runbooks[0]
+	switch {
+	case rb.Problem != nil && !rb.Due:
+		return nil, nil, rb.Problem
+	case len(r.Problems) > 0:
+		return nil, nil, r.Problems[0]
+	}
+	return r, rb, nil
+}
+
+// watched is a worker whose evaluations count as covered.
+type watched struct {
+	sandbox.Worker
+	w *world
+}
+
+// Evaluate implements sandbox.Worker.
+func (x *watched) Evaluate(ctx context.Context, path, fn string, vocab sandbox.Vocabulary, src sandbox.Source, c sandbox.Context, caller kit.Caller) (sandbox.Result, error) {
+	res, err := x.Worker.Evaluate(ctx, path, fn, vocab, src, c, caller)
+	x.w.mu.Lock()
+	x.w.covered.add(res.Coverage)
+	x.w.mu.Unlock()
+	return res, err
+}
+
+// inbox is everybody who is told something.
+type inbox struct{ w *world }
+
+// Name implements notify.Sink.
+func (inbox) Name() string { return "test" }
+
+// Wants implements notify.Sink.
+func (inbox) Wants(string) bool { return true }
+
+// Send implements notify.Sink.
+func (i inbox) Send(_ context.Context, m notify.Message) error {
+	i.w.mu.Lock()
+	defer i.w.mu.Unlock()
+	i.w.told = append(i.w.told, m)
+	return nil
+}
+
+// answer is what t.run answers.
+func (w *world) answer(rb *trace.Runbook, told []notify.Message) *value.Record {
+	targets, notices := value.List{}, value.List{}
+	for _, t := range rb.Targets {
+		targets = append(targets, targetRecord(t))
+	}
+	for _, m := range told {
+		notices = append(notices, record(typeNotice, "kind", text(string(m.Kind)), "owner", text(m.Owner), "target", text(m.Target), "reason", text(m.Reason), "text", text(m.Text)))
+	}
+	var trouble value.Value = value.Null{}
+	if rb.Problem != nil {
+		trouble = text(rb.Problem.Message)
+	}
+	return record(typeRun, "due", value.Bool(rb.Due), "why", text(rb.Why), "problem", trouble, "targets", targets, "notices", notices)
+}
+
+func targetRecord(t *trace.Target) *value.Record {
+	ev := t.Evaluation
+	evaluated := ev != nil
+	if !evaluated {
+		ev = &trace.Evaluation{}
+	}
+	var measured, outcome value.Value = value.Null{}, value.Null{}
+	if t.Value != nil && !math.IsNaN(*t.Value) && !math.IsInf(*t.Value, 0) {
+		measured = value.Float(*t.Value)
+	}
+	if evaluated {
+		outcome = text(string(ev.Outcome))
+	}
+	actions, states, refused, branches, printed := value.List{}, value.List{}, value.List{}, value.Dict{}, value.List{}
+	for _, e := range ev.Events {
+		switch {
+		case e.Branch != nil && e.Branch.Kind == "print":
+			printed = append(printed, text(e.Branch.Result))
+		case e.Branch != nil:
+			key := text(e.Branch.Source)
+			branches = slices.DeleteFunc(branches, func(x value.Entry) bool { return x.Key == key })
+			branches = append(branches, value.Entry{Key: key, Value: value.Bool(e.Branch.Result == "true")})
+		case e.Action != nil:
+			if e.Action.State.Began() {
+				actions = append(actions, record(typeAction, "name", text(e.Action.Action), "args", e.Action.Args))
+				states = append(states, text(string(e.Action.State)))
+			}
+			for _, x := range guard.Refused(e.Action.Verdicts) {
+				if !slices.Contains(refused, value.Value(text(x.Guard))) {
+					refused = append(refused, text(x.Guard))
+				}
+			}
+		}
+	}
+	reason := ev.Reason
+	if !evaluated {
+		reason = t.Why
+	}
+	return record(typeTarget, "name", text(t.Name), "key", text(t.Key), "labels", value.Strings(t.Labels), "condition", text(string(t.Condition)), "value", measured,
+		"outcome", outcome, "reason", text(reason), "attempt", value.Int(ev.Number), "state", text(string(ev.State)),
+		"actions", actions, "states", states, "refused", refused, "branches", branches, "printed", printed)
+}
+
+func text(s string) value.String { return value.String(s) }
+
+// record makes a record of names and values.
+func record(typ string, fields ...any) *value.Record {
+	r := &value.Record{Type: typ}
+	for i := 0; i < len(fields); i += 2 {
+		v, ok := fields[i+1].(value.Value)
+		if !ok {
+			panic(fmt.Sprintf("testrun: %v of %s is no value", fields[i], typ))
+		}
+		r.Fields = append(r.Fields, value.Field{Name: fields[i].(string), Value: v})
+	}
+	return r
+}
