@@ -52,14 +52,14 @@ func (v *evaluation) act(ctx context.Context, req kit.Request, params []kit.Para
 	}
 	if v.e.dry || v.foreseen != nil {
 		rec.Planned = true
-		if v.foreseen != nil && guard.ByMode(rec.Verdicts) {
+		if v.foreseen != nil && guard.Foresees(rec.Verdicts) {
 			rec.Refused = false // the first step has said so
 		}
 		v.foresee(c, rec)
 		return result(action.Succeeded, value.Null{}, "", nil), nil // a plan shows every step, as if each one worked
 	}
 	if step == nil {
-		if guard.ByMode(rec.Verdicts) && v.attempt == nil {
+		if guard.Foresees(rec.Verdicts) && v.attempt == nil {
 			// All else would let it act: the rest is evaluated dry, so that whoever is asked, or told, sees all of it.
 			v.planned = refusedProblem(rec, v.target)
 			v.foresee(c, rec)
@@ -187,8 +187,8 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 		if !first {
 			in.Attempt = v.attempt.ID
 		}
-		if v.e.Coverage != nil {
-			in.Coverage = v.e.Coverage(v.rb, v.record.Events)
+		if v.e.Coverage != nil && !policy.Untested {
+			in.Coverage = v.e.Coverage(v.rb, v.way(c))
 		}
 		rec.Verdicts = guard.Evaluate(in)
 		if len(guard.Refused(rec.Verdicts)) > 0 {

@@ -40,7 +40,7 @@ func (v *evaluation) foresee(c *call, rec *trace.Action) {
 
 // ask records the request for approval of what was foreseen, once. Its answer is awaited by nobody: a later run finds it.
 func (v *evaluation) ask() error {
-	if v.foreseen == nil || v.planned == nil || v.rb.Policy.Mode != guard.Approve || v.e.dry {
+	if v.foreseen == nil || v.planned == nil || v.rb.Policy.Mode != guard.Approve || v.untested() != "" || v.e.dry {
 		return nil
 	}
 	request := guard.Approval{
@@ -104,6 +104,9 @@ func (v *evaluation) proposal(n *notify.Notice) *notify.Notice {
 	case v.request != nil && v.request.Answer == "":
 		n.Reason = "waits for approval"
 		n.Text = "may it do this? " + v.recommendation() + "\n" + v.planned.Hint + "; what waits now: runbook status"
+	case v.untested() != "" && v.rb.Policy.Mode != guard.Shadow:
+		n.Reason = "recommended: not tested"
+		n.Text = "recommends " + v.recommendation() + "\n" + v.untested() + ", so it is not done: write a test that gets there, then type: runbook test --attest"
 	case v.rb.Policy.Mode == guard.Recommend:
 		n.Reason = "recommended"
 		n.Text = "recommends " + v.recommendation() + "\nevery guard but the mode would let it act"
@@ -111,4 +114,14 @@ func (v *evaluation) proposal(n *notify.Notice) *notify.Notice {
 		return nil
 	}
 	return n
+}
+
+// untested is what the tested guard says about what was foreseen, or "".
+func (v *evaluation) untested() string {
+	for _, x := range guard.Refused(firstVerdicts(v.record)) {
+		if x.Guard == "tested" {
+			return x.Measured
+		}
+	}
+	return ""
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/store"
+	"github.com/seed1de3961f/runbook/runtime/tested"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -74,13 +75,13 @@ func TestDisabled(t *testing.T) {
 	}
 }
 
-// Where tests are attested, what they do not cover is not done; elsewhere nothing stops acting.
+// What no test covers is not done.
 func TestCoverage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, map[string]string{"a.star": restart})
 	w.sick("w3")
-	w.coverage = func(rb *project.Runbook, way []trace.Event) guard.Coverage {
-		return guard.Coverage{Enforced: true, Missing: rb.Path + ":9:5"}
+	w.coverage = func(_ *project.Runbook, way tested.Way) guard.Coverage {
+		return guard.Coverage{Enforced: true, Missing: way.Pos.String() + " was never tested"}
 	}
 	if got := refusals(evaluationOf(t, w.tick(), "w3")); !slices.Equal(got, []string{"tested"}) || len(w.effects) != 0 {
 		t.Errorf("refused by %q", got)

@@ -36,6 +36,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 	"github.com/seed1de3961f/runbook/runtime/store"
+	"github.com/seed1de3961f/runbook/runtime/tested"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -67,9 +68,8 @@ type Deps struct {
 	// Hook, if set, is called between two moments of an action ("reserved", "begun", "proceed" under the gate, "acting", "finished"); tests stop the
 	// process there.
 	Hook func(point string)
-	// Coverage says what the attested tests of exactly this source cover of the way that an evaluation has taken. Without it
-	// the tested guard is not enforced.
-	Coverage func(rb *project.Runbook, way []trace.Event) guard.Coverage
+	// Coverage says what passing tests of exactly this source cover of the way that an evaluation has taken. It is not asked where the policy does not.
+	Coverage func(rb *project.Runbook, way tested.Way) guard.Coverage
 	// Adjust, if set, may change what a runbook declares before it is used: a test sets its mode.
 	Adjust func(rb *project.Runbook)
 }
@@ -105,7 +105,7 @@ func Run(ctx context.Context, d Deps, o Options) (*trace.Run, error) {
 	e.run = &trace.Run{
 		// Milliseconds, so that "last" is the last of two runs of one second.
 		V: trace.Version, ID: started.UTC().Format("20060102-150405.000-") + suffix(), Engine: d.Version, Namespace: d.State.Namespace, Owner: d.Self,
-		Trigger: "schedule", DryRun: o.DryRun, Started: started, Policy: d.Settings.Digest, Runbooks: []*trace.Runbook{},
+		Trigger: "schedule", DryRun: o.DryRun, Started: started, Policy: d.Settings.Digest, Untested: d.Settings.Policy.Untested, Runbooks: []*trace.Runbook{},
 	}
 	if o.Target != "" {
 		e.run.Trigger = "manual"

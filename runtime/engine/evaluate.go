@@ -18,6 +18,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 	"github.com/seed1de3961f/runbook/runtime/store"
+	"github.com/seed1de3961f/runbook/runtime/tested"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -35,6 +36,9 @@ type evaluation struct {
 	// cleaning says that this is cleanup(ctx) of the attempt, and cleaned is its trace.
 	cleaning bool
 	cleaned  *trace.Cleanup
+
+	branches []sandbox.Event // seen until now
+	lost     bool            // and there were more
 
 	attempt *action.Attempt
 	oldest  time.Time // of the samples that the runbook has read
@@ -54,6 +58,24 @@ type evaluation struct {
 
 	ended   trace.Outcome // why the engine ended the evaluation, if it did
 	endedBy *problem.Problem
+}
+
+var _ sandbox.Watcher = (*evaluation)(nil)
+
+// Saw implements sandbox.Watcher.
+func (v *evaluation) Saw(events []sandbox.Event, lost bool) {
+	v.branches, v.lost = append(v.branches, events...), v.lost || lost
+}
+
+// way is how the evaluation came to the action that is asked for now.
+func (v *evaluation) way(c *call) tested.Way {
+	w := tested.Way{Branches: v.branches, Lost: v.lost, Pos: c.pos, Action: c.name, First: v.attempt == nil}
+	for _, x := range v.record.Events[:max(0, len(v.record.Events)-1)] {
+		if a := x.Action; a != nil {
+			w.Done = append(w.Done, tested.Done{Pos: a.Pos, Action: a.Action, OK: a.State.Done() || a.Planned || v.foreseen != nil})
+		}
+	}
+	return w
 }
 
 // Call implements kit.Caller. The worker is hostile: the function is looked up and the arguments are checked again.

@@ -30,6 +30,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 	"github.com/seed1de3961f/runbook/runtime/sandbox/sandboxtest"
 	"github.com/seed1de3961f/runbook/runtime/store/storetest"
+	"github.com/seed1de3961f/runbook/runtime/tested"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -91,7 +92,7 @@ type world struct {
 	// diagnosed counts how often the expensive question was asked.
 	diagnosed int
 
-	coverage func(*project.Runbook, []trace.Event) guard.Coverage
+	coverage func(*project.Runbook, tested.Way) guard.Coverage
 }
 
 // newWorld makes one with five healthy workers and a minute of metrics. files are the project's besides project.star.

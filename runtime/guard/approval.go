@@ -69,3 +69,15 @@ func ByMode(verdicts []Verdict) bool {
 	refused := Refused(verdicts)
 	return len(refused) == 1 && refused[0].Guard == "mode"
 }
+
+// Foresees says whether the refusals are those of the mode, or of an action that was never tested, alone: the rest is evaluated without
+// doing it, so that a person can be told all of it.
+func Foresees(verdicts []Verdict) bool {
+	refused := Refused(verdicts)
+	for _, v := range refused {
+		if v.Guard != "mode" && v.Guard != "tested" {
+			return false
+		}
+	}
+	return len(refused) > 0
+}

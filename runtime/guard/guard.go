@@ -43,12 +43,13 @@ type Policy struct {
 	Rates           []Rate         `json:"rates"`
 	OpenTotal       int            `json:"open_total"`
 	OpenPerFleet    int            `json:"open_per_fleet"`
-	FleetShare      int            `json:"fleet_share"`   // percent
-	Settle          time.Duration  `json:"settle"`        // after an attempt without verification
-	Records         int            `json:"records"`       // attempts on record
-	ChangeSettle    time.Duration  `json:"change_settle"` // after a deploy of the target's component
-	Breaker         breaker.Policy `json:"breaker"`       // of the project: it is one for all runbooks
-	Component       string         `json:"component"`     // the label that names what a deploy is of
+	FleetShare      int            `json:"fleet_share"`        // percent
+	Settle          time.Duration  `json:"settle"`             // after an attempt without verification
+	Records         int            `json:"records"`            // attempts on record
+	ChangeSettle    time.Duration  `json:"change_settle"`      // after a deploy of the target's component
+	Breaker         breaker.Policy `json:"breaker"`            // of the project: it is one for all runbooks
+	Component       string         `json:"component"`          // the label that names what a deploy is of
+	Untested        bool           `json:"untested,omitempty"` // an action needs no test that covers it
 	// Protected is never acted on, Maintenance not while one of its windows is open.
 	Protected   []Protection     `json:"protected,omitempty"`
 	Maintenance []control.Window `json:"maintenance,omitempty"`

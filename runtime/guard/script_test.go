@@ -171,7 +171,7 @@ func set(t *testing.T, in *Input, line string) {
 	case "approval":
 		in.Approval = &Approval{ID: a["id"], Episode: a["episode"], Answer: Answer(a["answer"]), By: a["by"], Why: a["why"], AskedAt: when("asked"), At: when("answered"), Attempt: a["attempt"]}
 	case "coverage":
-		in.Coverage = Coverage{Enforced: true, Covered: has("covered"), Missing: a["missing"]}
+		in.Coverage = Coverage{Enforced: true, Covered: has("covered"), Missing: strings.ReplaceAll(a["missing"], "_", " ")}
 	case "halt":
 		in.Halt = append(in.Halt, control.HaltInfo{Source: a["source"], Reason: a["reason"], By: a["by"], Until: wall("until")})
 	case "open":

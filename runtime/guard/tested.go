@@ -2,24 +2,21 @@ package guard
 
 var tested = Guard{
 	Name: "tested", Scope: PerStep,
-	Set: `Not enforced without attested tests.`,
-	Doc: "Refuses an action that, or a branch on the way to which, no passing test of exactly this source has covered; asked again at every step, as the way grows. Not " +
-		"enforced as long as the project has no attestation of its tests: then it passes, and says so.",
+	Set: "On. `policy(tested = False)` in project.star turns it off, and `runbook status` says so; `runbook(policy = policy(tested = True))` turns it on again for one runbook.",
+	Doc: "Refuses an action that no passing test of exactly this source, with these parameters and these plugins, has carried out, or to which a branch has led that " +
+		"none has taken: `runbook test --attest` writes down what passing tests cover, in a file beside the runbook. It is asked again at every step, as the way grows; a " +
+		"cleanup is judged as a whole before the first. If nothing else refuses, the owner is told what it would do, and what was never tested.",
 	Check: func(in Input) Verdict {
 		const limit = "covered by a passing test of exactly this source"
 		c := in.Coverage
 		switch {
 		case !c.Enforced:
-			return pass(limit, "not enforced")
+			return pass(limit, "not asked for: policy(tested = False)")
 		case c.Covered:
 			return pass(limit, "every branch on the way is covered")
 		}
-		missing := c.Missing
-		if missing == "" {
-			missing = "this source"
-		}
-		v := refuse(Person, limit, "%s was never tested", missing)
-		v.Lifts = "write a test that gets there, then attest it"
+		v := refuse(Person, limit, "%s", c.Missing)
+		v.Lifts = "write a test that gets there, then type: runbook test --attest"
 		return v
 	},
 }
@@ -28,5 +25,5 @@ var tested = Guard{
 type Coverage struct {
 	Enforced bool
 	Covered  bool
-	Missing  string // what was never tested: "worker.star:26:5"
+	Missing  string // a sentence about what was never tested
 }

@@ -56,6 +56,7 @@ func limitParams(project bool) []kit.Param {
 		{Name: "open", Type: kit.Int, Default: or(value.Int(1)), Doc: "how many attempts may be open at once"},
 		{Name: "open_per_fleet", Type: kit.Int, Default: or(value.Int(1)), Doc: "how many attempts may be open at once in one fleet"},
 		{Name: "fleet_share", Type: kit.Int, Default: or(value.Int(20)), Doc: "the percentage of a fleet, from 1 to 100, that may be bad at once for anything to act; rounded down, but one target always may"},
+		{Name: "tested", Type: kit.Bool, Default: or(value.Bool(true)), Doc: "whether an action needs passing tests that cover it and the way to it: runbook test --attest"},
 		{Name: "settle", Type: kit.Duration, Default: or(value.Duration(2 * time.Minute)), Doc: "how long a target rests after an attempt that is not verified"},
 		{Name: "change_settle", Type: kit.Duration, Default: or(value.Duration(10 * time.Minute)), Doc: "how long a target rests after a deploy of its component"},
 		{Name: "maintenance", Type: kit.List, Record: []string{"weekly", "once"}, Doc: "when nothing acts, on everything or on what is named; none if not given; persons add others with runbook maintenance add"},

@@ -48,6 +48,7 @@ func (d *decoder) policy(r *value.Record) guard.Policy {
 	p.Settle = f.duration("settle", time.Millisecond, day)
 	p.ChangeSettle = f.duration("change_settle", time.Millisecond, day)
 	p.Component = f.words("component")
+	p.Untested = !bool(field[value.Bool](f, "tested"))
 	p.Breaker.Count = f.integer("breaker", 1, 1000)
 	p.Breaker.Window = f.duration("breaker_window", time.Minute, 30*day)
 	p.Breaker.Canaries = f.integer("canaries", 1, 100)
@@ -222,6 +223,13 @@ func (f fields) stricter(p guard.Policy) guard.Policy {
 			}
 			p.SeverityCeiling = s
 		}
+	}
+	if f.has("tested") {
+		asked := bool(field[value.Bool](f, "tested"))
+		if !asked && !p.Untested {
+			looser("tested", "False", "True")
+		}
+		p.Untested = !asked
 	}
 	if f.has("rates") {
 		own := f.rates()

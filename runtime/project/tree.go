@@ -164,7 +164,7 @@ func (t *Tree) notReadable(name string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		// The common end would make any two names look alike.
 		near := problem.Nearest(strings.TrimSuffix(name, ".star"), t.starFiles())
-		p = problem.New(problem.Load, "there is no file %s", name)
+		p = problem.New(problem.Load, "there is no file %s", name).Because(err)
 		if near != "" {
 			p.Message += fmt.Sprintf(" (did you mean %q?)", near+".star")
 		}

@@ -190,6 +190,7 @@ type run struct {
 	read    map[string]bool // files of this run
 	paths   []string        // the same, in order: what the worker's page refers to
 	events  []Event
+	told    int // of them, to a Watcher
 	dropped int
 	reports int // events that the worker sent; the others are the engine's own
 	calls   int
@@ -402,6 +403,10 @@ func (r *run) call(ctx context.Context, c wire.Call) error {
 	if err != nil {
 		return err
 	}
+	if w, ok := r.caller.(Watcher); ok {
+		w.Saw(r.events[r.told:], r.reports >= mostEvents)
+	}
+	r.told = len(r.events) + 1
 	r.events = append(r.events, Event{Kind: "call", Pos: req.Pos, Source: req.Family + "." + req.Function})
 	v, err := r.caller.Call(ctx, req)
 	if err == nil {

@@ -142,6 +142,12 @@ type Worker interface {
 	Close()
 }
 
+// Watcher is a caller that wants to know, before each call, what the script did since the last one. lost says that there was more than is reported, so
+// that a way which a condition went may be missing.
+type Watcher interface {
+	Saw(events []Event, lost bool)
+}
+
 // Warmer is a Worker whose process is started when it is first needed. Warm starts it now, in the background; an error comes with its use.
 type Warmer interface {
 	Warm(ctx context.Context)

@@ -6,13 +6,20 @@ import (
 	"slices"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
-	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/guard"
+	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
 // Coverage is what was executed of runbooks and of what they load, by file.
 type Coverage map[string]*FileCoverage
+
+// Covered is what tests executed of one runbook, and of what it loads.
+type Covered struct {
+	Runbook  *project.Runbook
+	Coverage Coverage
+}
 
 // FileCoverage is what was executed of one file.
 type FileCoverage struct {
@@ -81,15 +88,16 @@ func (f *FileCoverage) action(at place, a ActionArm) {
 	old.OK, old.Failed = old.OK || a.OK, old.Failed || a.Failed
 }
 
-// actions adds how the actions of an evaluation ended. A refusal is neither: the action was not tried.
+// actions adds how the actions of an evaluation ended. One that was refused is not ok either; one that was only foreseen was neither.
 func (c Coverage) actions(ev *trace.Evaluation) {
 	if ev == nil {
 		return
 	}
 	for _, e := range ev.Events {
 		if a := e.Action; a != nil && a.Pos.File != "" {
-			ok := a.State == action.Succeeded || a.State == action.NoChange
-			c.file(a.Pos.File).action(placeOf(a.Pos), ActionArm{Action: a.Action, OK: ok, Failed: a.State.Began() && !ok})
+			ok := a.State.Done()
+			foreseen := a.Planned || a.Refused && guard.Foresees(a.Verdicts)
+			c.file(a.Pos.File).action(placeOf(a.Pos), ActionArm{Action: a.Action, OK: ok, Failed: !ok && !foreseen})
 		}
 	}
 }
@@ -137,14 +145,16 @@ func (f *FileCoverage) Points() (covered, all int) {
 type Gap struct {
 	Pos  value.Pos `json:"pos"`
 	What string    `json:"what"` // "never ran", "x > 1 was never true", "exec.run never failed"
+	// NeverFailed says that it is an action that was only ever ok.
+	NeverFailed bool `json:"-"`
 }
 
 // Gaps are what is not covered of a file, in order of the source.
 func (c Coverage) Gaps(name string) []Gap {
-	f := c[name]
+	f := c.file(name)
 	var out []Gap
 	add := func(at place, what string) {
-		out = append(out, Gap{value.Pos{File: name, Line: at.Line, Col: at.Col}, what})
+		out = append(out, Gap{Pos: value.Pos{File: name, Line: at.Line, Col: at.Col}, What: what})
 	}
 	for line, ran := range f.Statements {
 		if !ran {
@@ -167,6 +177,7 @@ func (c Coverage) Gaps(name string) []Gap {
 		}
 		if !a.Failed {
 			add(at, a.Action+" never failed")
+			out[len(out)-1].NeverFailed = true
 		}
 	}
 	slices.SortFunc(out, func(a, b Gap) int {

@@ -59,8 +59,8 @@ type Result struct {
 	Problem  *problem.Problem `json:"problem,omitempty"`  // why it could not be run
 	// Explained are the runs of a test that did not pass: what was seen, and which way every branch went.
 	Explained []*trace.Node `json:"explained,omitempty"`
-	// Covered is what the test executed of runbooks.
-	Covered Coverage `json:"-"`
+	// Covered is what the test executed, by runbook.
+	Covered map[string]*Covered `json:"-"`
 }
 
 // File runs the tests of a file. The error is that of a file that could not be read, or of the context.

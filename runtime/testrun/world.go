@@ -29,6 +29,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/recorded"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 	"github.com/seed1de3961f/runbook/runtime/store/memory"
+	"github.com/seed1de3961f/runbook/runtime/tested"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -67,7 +68,7 @@ type world struct {
 
 	mu      sync.Mutex
 	told    []notify.Message
-	covered Coverage
+	covered map[string]*Covered // by path
 }
 
 // newWorld makes an empty one; the caller ends it with close.
@@ -76,7 +77,7 @@ func newWorld(p *Project, dir string) (*world, error) {
 	if err != nil {
 		return nil, problem.Wrap(problem.StateUnusable, err, "a directory for the test")
 	}
-	w := &world{p: p, dir: dir, scratch: scratch, store: memory.New(), db: recorded.New(recorded.Options{}), now: Beginning, covered: Coverage{}}
+	w := &world{p: p, dir: dir, scratch: scratch, store: memory.New(), db: recorded.New(recorded.Options{}), now: Beginning, covered: map[string]*Covered{}}
 	w.host = &host{w: w}
 	if w.state, err = control.InitAs(filepath.Join(scratch, "state"), filepath.Join(scratch, "gate"), "test"); err != nil {
 		w.close()
@@ -210,9 +211,15 @@ func (w *world) run(ctx context.Context, o runOptions) (*trace.Run, *trace.Runbo
 		Sinks:     []notify.Sink{inbox{w}},
 		Log:       slog.New(slog.DiscardHandler),
 		Version:   w.p.Version,
-		Adjust:    func(rb *project.Runbook) { rb.Mode, rb.Policy.Mode = o.mode, o.mode },
-		Coverage: func(rb *project.Runbook, _ []trace.Event) guard.Coverage {
-			return guard.Coverage{Enforced: true, Covered: !o.untested, Missing: rb.Path}
+		Adjust: func(rb *project.Runbook) {
+			rb.Mode, rb.Policy.Mode = o.mode, o.mode
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.coverage(rb.Path)
+			w.covered[rb.Path].Runbook = rb
+		},
+		Coverage: func(rb *project.Runbook, way tested.Way) guard.Coverage {
+			return guard.Coverage{Enforced: true, Covered: !o.untested, Missing: way.Pos.String() + ": " + way.Action + " was never tested, says the test"}
 		},
 	}
 	r, err := engine.Run(ctx, d, engine.Options{Paths: []string{w.path(o.path)}, Target: o.target})
@@ -221,11 +228,11 @@ func (w *world) run(ctx context.Context, o runOptions) (*trace.Run, *trace.Runbo
 		w.mu.Lock()
 		for _, rb := range r.Runbooks {
 			for _, t := range rb.Targets {
-				w.covered.actions(t.Evaluation)
+				w.coverage(rb.Path).actions(t.Evaluation)
 			}
 		}
 		for _, c := range r.Cleanups {
-			w.covered.actions(c.Evaluation)
+			w.coverage(c.Path).actions(c.Evaluation)
 		}
 		w.mu.Unlock()
 	}
@@ -242,6 +249,16 @@ func (w *world) run(ctx context.Context, o runOptions) (*trace.Run, *trace.Runbo
 	return r, rb, nil
 }
 
+// coverage is that of a runbook; mu is held.
+func (w *world) coverage(path string) Coverage {
+	c := w.covered[path]
+	if c == nil {
+		c = &Covered{Coverage: Coverage{}}
+		w.covered[path] = c
+	}
+	return c.Coverage
+}
+
 // watched is a worker whose evaluations count as covered.
 type watched struct {
 	sandbox.Worker
@@ -252,7 +269,7 @@ type watched struct {
 func (x *watched) Evaluate(ctx context.Context, path, fn string, vocab sandbox.Vocabulary, src sandbox.Source, c sandbox.Context, caller kit.Caller) (sandbox.Result, error) {
 	res, err := x.Worker.Evaluate(ctx, path, fn, vocab, src, c, caller)
 	x.w.mu.Lock()
-	x.w.covered.add(res.Coverage)
+	x.w.coverage(path).add(res.Coverage)
 	x.w.mu.Unlock()
 	return res, err
 }

@@ -36,7 +36,8 @@ type Run struct {
 	DryRun    bool               `json:"dry_run,omitempty"`
 	Started   time.Time          `json:"started"`
 	Ended     time.Time          `json:"ended,omitzero"`
-	Policy    string             `json:"policy"` // digest of project.star
+	Policy    string             `json:"policy"`             // digest of project.star
+	Untested  bool               `json:"untested,omitempty"` // what acts needed no test
 	Halt      []control.HaltInfo `json:"halt,omitempty"`
 	Recovered []Recovered        `json:"recovered,omitempty"`
 	Verified  []Verified         `json:"verified,omitempty"`

@@ -176,6 +176,7 @@ func project(metrics, connections string) string {
 	return fmt.Sprintf(`project(
     metrics = connection("prometheus", config = {"url": %q}),
     state = "state",
+    policy = policy(tested = False),
     connections = [%s],
 )
 `, metrics, connections)

@@ -147,7 +147,7 @@ func (s *site) project(t *testing.T) {
 	t.Helper()
 	s.write(t, "project.star", fmt.Sprintf(`project(
     metrics = %s,
-    policy = policy(mode = "auto", open = 5, open_per_fleet = 5),
+    policy = policy(tested = False, mode = "auto", open = 5, open_per_fleet = 5),
     connections = [connection("exec", match = %s, config = {"commands": {%s}})],
     %s
 )

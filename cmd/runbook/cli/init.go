@@ -31,6 +31,7 @@ var projectFiles = []struct {
 	{".gitignore", templates, "templates/gitignore"},
 	{"runbooks/worker.star", runbooks.Files, "queue/worker.star"},
 	{"runbooks/worker_test.star", runbooks.Files, "queue/worker_test.star"},
+	{"runbooks/worker.tested", templates, "templates/worker.tested"},
 	{"project.star", templates, "templates/project.star"}, // last: with it the directory is a project
 }
 

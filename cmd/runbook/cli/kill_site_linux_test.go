@@ -43,7 +43,7 @@ const (
 const killProject = `project(
     metrics = connection("prometheus", config = {"url": %[1]q}),
     sampling = "1s",
-    policy = policy(%[2]s),
+    policy = policy(tested = False, %[2]s),
     connections = [connection("exec", match = {"job": "worker"}, config = {"commands": {
         "note": ["/bin/sh", "-c", 'echo "$RUNBOOK_KEY" >>"$0"; sleep 0.1; exit 0', %[3]q],
         "out": ["/bin/sh", "-c", 'echo "$RUNBOOK_KEY" >>"$0"', %[3]q],

@@ -45,7 +45,7 @@ func newManySite(t *testing.T, n int, policy, does string) *killSite {
 	files := map[string]string{"effects": "", "project.star": fmt.Sprintf(`project(
     metrics = connection("prometheus", config = {"url": %q}),
     sampling = "1s",
-    policy = policy(%s),
+    policy = policy(tested = False, %s),
     connections = [connection("exec", match = {"job": "worker"}, config = {"commands": {"note": ["/bin/sh", "-c", %q, %q]}})],
 )
 `, metrics.URL, policy, does, s.dir)}

@@ -35,8 +35,9 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	block := regexp.MustCompile("(?s)```python\n(.*?)```.*?```\n(\\$ runbook run\n.*?)```").FindSubmatch(text)
-	if block == nil {
-		t.Fatal("the README has no runbook, or no output of it")
+	test := regexp.MustCompile("(?s)```python\n(def test_.*?)```").FindSubmatch(text)
+	if block == nil || test == nil {
+		t.Fatal("the README has no runbook, no test of it, or no output")
 	}
 	if n := strings.Count(string(block[1]), "\n"); n > 22 {
 		t.Errorf("the README's runbook has %d lines: it is to be read at a glance", n)
@@ -50,6 +51,8 @@ func TestReadme(t *testing.T) {
 )`, stuckWorker(t), acted))
 	t.Cleanup(func() { removeGates(dir) })
 	runbook(t, dir, 0, "init", "--state", filepath.Join(dir, "state"))
+	write(t, filepath.Join(dir, "worker_test.star"), string(test[1]))
+	runbook(t, dir, 0, "test", "--attest")
 	got := "$ runbook run\n" + runbook(t, dir, 0, "run")
 	for _, v := range varying {
 		got = regexp.MustCompile(v.pattern).ReplaceAllString(got, v.shown)

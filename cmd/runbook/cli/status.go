@@ -39,10 +39,12 @@ type statusResult struct {
 	InDoubt     []ledger.Doubt    `json:"in_doubt"`
 	Cooling     []ledger.Cooling  `json:"cooling"`
 	Runs        []runLine         `json:"runs"`
-	now         time.Time
-	trusted     time.Duration
-	unread      bool
-	clocks      action.Clock
+	// Untested says that in the last run what acted needed no test that covers it.
+	Untested bool `json:"untested"`
+	now      time.Time
+	trusted  time.Duration
+	unread   bool
+	clocks   action.Clock
 }
 
 func runStatus(ctx context.Context, c *call) (result, error) {
@@ -86,6 +88,7 @@ func runStatus(ctx context.Context, c *call) (result, error) {
 	res.Disabled, res.Maintenance = append(res.Disabled, controls.Disables...), append(res.Maintenance, controls.Windows...)
 	res.unread, res.trusted = false, s.Now.Trusted
 	res.Open, res.InDoubt, res.Cooling = append(res.Open, s.Open...), append(res.InDoubt, s.InDoubt...), append(res.Cooling, s.Cooling...)
+	res.Untested = len(runs) > 0 && runs[0].Untested
 	for _, r := range runs {
 		res.Runs = append(res.Runs, newRunLine(r))
 	}
@@ -104,6 +107,9 @@ func (r statusResult) text(u *ui) {
 		u.Printf("  lift it with: runbook resume --reason \"...\"\n")
 	} else {
 		u.Printf("%s\n", green("not halted"))
+	}
+	if r.Untested {
+		u.Printf("%s\n", red("NOT TESTED: what acts needs no test that covers it: policy(tested = False) in project.star"))
 	}
 	if r.unread {
 		u.Printf("%s\n", red("the store cannot be read, so nothing acts; what was done is not known here"))

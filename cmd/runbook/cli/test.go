@@ -31,6 +31,8 @@ nothing of the project's state.`,
 			&cli.StringFlag{Name: "run", Usage: "only tests whose name matches `REGEX`"},
 			&cli.BoolFlag{Name: "coverage", Usage: "show what of the runbooks no test has covered"},
 			&cli.IntFlag{Name: "min", Usage: "with --coverage: fail if less than `N` percent of a runbook is covered"},
+			&cli.BoolFlag{Name: "attest", Usage: "if all pass: write what they cover beside each runbook, so that it may act"},
+			&cli.BoolFlag{Name: "verify", Usage: "with --attest: write nothing, and fail if something would be written"},
 			&cli.IntFlag{Name: "parallel", Usage: "run `N` tests of a file at once", Value: runtime.NumCPU()},
 			&cli.BoolFlag{Name: "all-rules", Usage: "evaluate every rule of Prometheus at every step"},
 			&cli.StringFlag{Name: "junit", Usage: "write the results to `FILE` as JUnit XML, too"},
@@ -41,10 +43,12 @@ nothing of the project's state.`,
 }
 
 type testResult struct {
-	Tests    []testrun.Result  `json:"tests"`
-	Passed   int               `json:"passed"`
-	Failed   int               `json:"failed"`
-	Coverage []runbookCoverage `json:"coverage,omitempty"`
+	Tests    []testrun.Result   `json:"tests"`
+	Passed   int                `json:"passed"`
+	Failed   int                `json:"failed"`
+	Coverage []runbookCoverage  `json:"coverage,omitempty"`
+	Attested []testrun.Attested `json:"attested,omitempty"`
+	project  *testrun.Project
 }
 
 // runbookCoverage is what the tests covered of one file.
@@ -66,6 +70,12 @@ func runTest(ctx context.Context, c *call) (result, error) {
 	if n := c.Int("min"); n < 0 || n > 100 || n > 0 && !c.Bool("coverage") {
 		return nil, problem.New(problem.Usage, "--min takes 1 to 100, and needs --coverage")
 	}
+	if c.Bool("verify") && !c.Bool("attest") {
+		return nil, problem.New(problem.Usage, "--verify needs --attest")
+	}
+	if c.Bool("attest") && c.String("run") != "" {
+		return nil, problem.New(problem.Usage, "--attest needs all tests of a file, so --run has no place beside it")
+	}
 	r := testResult{Tests: []testrun.Result{}}
 	errs, err := c.runTests(ctx, o, &r)
 	if err != nil {
@@ -73,7 +83,9 @@ func runTest(ctx context.Context, c *call) (result, error) {
 	}
 	covered := testrun.Coverage{}
 	for _, t := range r.Tests {
-		covered.Merge(t.Covered)
+		for _, x := range t.Covered {
+			covered.Merge(x.Coverage)
+		}
 		switch t.Verdict {
 		case testrun.Passed:
 			r.Passed++
@@ -103,6 +115,23 @@ func runTest(ctx context.Context, c *call) (result, error) {
 	for _, f := range r.Coverage {
 		if f.Percent < float64(c.Int("min")) {
 			return r, problem.New(problem.TestFailed, "%.0f%% of %s is covered, less than --min %d", f.Percent, f.File, c.Int("min"))
+		}
+	}
+	if c.Bool("attest") && r.project != nil {
+		return r.attest(c.Bool("verify"))
+	}
+	return r, nil
+}
+
+// attest writes down what the tests cover, or compares it with what is written.
+func (r testResult) attest(verify bool) (testResult, error) {
+	var err error
+	if r.Attested, err = testrun.Attest(r.project, r.Tests, verify); err != nil {
+		return r, err
+	}
+	for _, a := range r.Attested {
+		if a.State == testrun.Differs {
+			return r, problem.New(problem.TestFailed, "%s is not what the tests cover: %s", a.File, a.Detail).WithHint("runbook test --attest, and commit what it writes")
 		}
 	}
 	return r, nil
@@ -137,17 +166,18 @@ func (c *call) runTests(ctx context.Context, o testrun.Options, r *testResult) (
 	if err != nil {
 		return nil, err
 	}
-	defer p.close()
+	p.settings.Env = nil // a test needs no secret
+	p.close()
 	files, err := p.settings.Tests(p.tree, scripts)
 	if err != nil {
 		return nil, err
 	}
-	project := &testrun.Project{
+	r.project = &testrun.Project{
 		Tree: p.tree, Settings: p.settings, Families: p.families, Manifests: p.manifests, Version: version,
 		Spawn: sandbox.Spawner{Exe: p.exe, Limits: p.settings.Limits}.Start,
 	}
 	for _, file := range files {
-		if err := add(testrun.Script(ctx, project, file, o)); err != nil {
+		if err := add(testrun.Script(ctx, r.project, file, o)); err != nil {
 			return nil, err
 		}
 	}
@@ -189,6 +219,9 @@ func (r testResult) text(u *ui) {
 		for _, g := range f.Gaps {
 			u.Printf("  %s: %s\n", g.Pos, g.What)
 		}
+	}
+	for _, a := range r.Attested {
+		u.Printf("%s: %s\n", a.File, a.State)
 	}
 	u.Printf("%d passed, %d failed\n", r.Passed, r.Failed)
 }

@@ -165,13 +165,13 @@ func (t *tour) start(ctx context.Context) error {
 	return t.writeProject()
 }
 
-// writeProject writes project.star and worker.star with the addresses of this demo.
+// writeProject writes project.star with the addresses of this demo, and its runbook with its tests.
 func (t *tour) writeProject() error {
 	names := strings.NewReplacer(
 		"URL", strconv.Quote(t.ports.API), "STATE", strconv.Quote(t.stateDir()), "EXE", strconv.Quote(t.exe),
 		"SERVICE", strconv.Quote(ServiceCommand), "DIR", strconv.Quote(t.serviceDir()),
 	)
-	for _, name := range []string{"project.star", "worker.star"} {
+	for _, name := range []string{"project.star", "worker.star", "worker_test.star", "worker.tested"} {
 		text, err := projectFiles.ReadFile("project/" + name)
 		if err != nil {
 			return err

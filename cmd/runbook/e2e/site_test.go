@@ -73,6 +73,9 @@ func (l *lab) newSite(t *testing.T, settings string, runbooks map[string]string)
 	if err := os.Link(binary, s.exe); err != nil {
 		t.Fatal(err)
 	}
+	if !strings.Contains(settings, "policy = ") {
+		settings += "\n    policy = policy(tested = False),"
+	}
 	write(s.t, filepath.Join(s.dir, "project.star"), fmt.Sprintf(projectFile, l.prometheus, binary, l.service, s.dir, settings))
 	for name, does := range runbooks {
 		write(s.t, filepath.Join(s.dir, name+".star"), fmt.Sprintf(runbookFile, name, does))

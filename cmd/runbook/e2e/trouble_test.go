@@ -50,7 +50,7 @@ func TestE2ETrouble(t *testing.T) {
 
 func killed(t *testing.T, l *lab) {
 	const cooldown = 3 * time.Second
-	s := l.newSite(t, `policy = policy(cooldown = "3s", settle = "1s"),`, map[string]string{
+	s := l.newSite(t, `policy = policy(tested = False, cooldown = "3s", settle = "1s"),`, map[string]string{
 		"worker": `ctx.exec.run("hang", reason = "queue stuck", within = "1h")`,
 	})
 	r, _ := s.run("--dry-run")

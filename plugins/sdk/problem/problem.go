@@ -32,6 +32,9 @@ func Wrap(code Code, err error, format string, args ...any) *Problem {
 	return &Problem{Code: code, Message: fmt.Sprintf(format, args...) + ": " + err.Error(), err: err}
 }
 
+// Because returns p that unwraps to err, of which its message tells already.
+func (p *Problem) Because(err error) *Problem { p.err = err; return p }
+
 // At returns p with a position.
 func (p *Problem) At(pos value.Pos) *Problem { p.Pos = pos; return p }
 
