@@ -3,6 +3,7 @@
 package builtins
 
 import (
+	"github.com/seed1de3961f/runbook/builtins/alerts"
 	"github.com/seed1de3961f/runbook/builtins/declare"
 	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/builtins/metrics"
@@ -11,5 +12,5 @@ import (
 // All returns every family: first what a file declares (functions of kind Declare: the family without a
 // name, and modules such as param), then what stands under ctx.
 func All() []kit.Family {
-	return append(declare.Families(), metrics.Family())
+	return append(declare.Families(), metrics.Family(), alerts.Family())
 }

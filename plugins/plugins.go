@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/seed1de3961f/runbook/plugins/alertmanager"
 	"github.com/seed1de3961f/runbook/plugins/exec"
 	"github.com/seed1de3961f/runbook/plugins/prometheus"
 	"github.com/seed1de3961f/runbook/plugins/sdk"
@@ -19,6 +20,7 @@ type Plugin struct {
 // All is the list.
 func All() []Plugin {
 	return []Plugin{
+		{"alertmanager", alertmanager.New},
 		{"exec", exec.New},
 		{"prometheus", prometheus.New},
 	}

@@ -9,7 +9,7 @@ import "github.com/seed1de3961f/runbook/builtins/kit"
 // a family with a name is what stands behind a dot.
 func Families() []kit.Family {
 	return []kit.Family{
-		{Doc: "What a runbook says about itself, and how it ends.", Functions: []kit.Function{runbook(), every(), fleet(), single(), escalate(), nothing()}},
+		{Doc: "What a runbook says about itself, and how it ends.", Functions: []kit.Function{runbook(), every(), alert(), manual(), fleet(), single(), escalate(), nothing()}},
 		{Name: "param", Doc: "Parameters: numbers and words that a runbook depends on, with the range in which they make sense.", Functions: params()},
 	}
 }
@@ -20,7 +20,7 @@ func runbook() kit.Function {
 		Doc: "Declares the runbook of this file: who owns it, when it is due, what it looks at and how far it may go. A file has exactly one.",
 		Params: []kit.Param{
 			{Name: "owner", Type: kit.StringT, Required: true, Doc: "the team that is called when a person is needed; notification routes in project.star pick by it"},
-			{Name: "trigger", Type: kit.Any, Record: []string{"every"}, Required: true, Doc: `when the runbook is due: every("1m")`},
+			{Name: "trigger", Type: kit.Any, Record: []string{"every", "alert", "manual"}, Required: true, Doc: `when the runbook is due: every("1m"), alert("QueueStuck") or manual()`},
 			{Name: "targets", Type: kit.Any, Record: []string{"fleet", "single"}, Required: true, Doc: "what the runbook is for and by which symptom it is sick: fleet(...) or single(...)"},
 			{Name: "severity", Type: kit.StringT, Default: str("critical"), Doc: `how bad the problem is: "info", "warning" or "critical"; above the project's ceiling nothing acts automatically`},
 			{Name: "mode", Type: kit.StringT, Default: str("recommend"), Doc: `how far the runbook may go: "shadow" records only, "recommend" tells a person, "approve" asks one first, "auto" acts; the more careful of this and the project's applies`},
@@ -42,13 +42,31 @@ func every() kit.Function {
 	}
 }
 
+func alert() kit.Function {
+	return kit.Function{
+		Name: "alert", Kind: kit.Declare, Positional: 1,
+		Doc: "A trigger: the runbook is for targets about which this alert fires, in any of the project's Alertmanagers, which are asked at every run. The alert is the symptom, and so is sick = if that is given, too. Its label severity says how bad the problem is.",
+		Params: []kit.Param{
+			{Name: "name", Type: kit.StringT, Required: true, Doc: "the alert's name"},
+			{Name: "labels", Type: kit.Labels, Doc: "labels that the alert must have; any if not given"},
+		},
+	}
+}
+
+func manual() kit.Function {
+	return kit.Function{
+		Name: "manual", Kind: kit.Declare,
+		Doc: "A trigger: the runbook is due only when a person names it and its target: runbook run PATH --target T. Without sick = that person is the symptom, and every action needs expect.",
+	}
+}
+
 func fleet() kit.Function {
 	return kit.Function{
 		Name: "fleet", Kind: kit.Declare,
 		Doc: "The targets are a population that metrics know. Both queries are asked once a run for all targets, so that how widespread a problem is, is known before anything is touched.",
 		Params: []kit.Param{
 			{Name: "all", Type: kit.StringT, Required: true, Doc: "PromQL whose answer has one series for each member, sick or not; its labels become the target's"},
-			{Name: "sick", Type: kit.StringT, Required: true, Doc: "PromQL that compares a query with a number at its root; a member for which it holds is sick, a member without a value is unknown"},
+			{Name: "sick", Type: kit.StringT, Doc: "PromQL that compares a query with a number at its root; a member for which it holds is sick, a member without a value is unknown; needed with every(...), and if not given the alert or the person is the symptom"},
 			{Name: "by", Type: kit.Strings, Required: true, Doc: "the label, or list of labels, that names a target; both queries must have it"},
 			held(),
 			{Name: "max_bad", Type: kit.Int, Doc: "how many targets may be bad at once for anything to act; the project's share of the fleet if not given, and needed for a fleet of one or two"},
@@ -63,7 +81,7 @@ func single() kit.Function {
 		Params: []kit.Param{
 			{Name: "name", Type: kit.StringT, Required: true, Doc: "name of the target; runbooks that use the same name mean the same target"},
 			{Name: "labels", Type: kit.Labels, Doc: "labels of the target, by which connections are chosen; none if not given"},
-			{Name: "sick", Type: kit.StringT, Required: true, Doc: "PromQL that compares a query with a number at its root and gives one value"},
+			{Name: "sick", Type: kit.StringT, Doc: "PromQL that compares a query with a number at its root and gives one value; needed with every(...), and if not given the alert or the person is the symptom"},
 			held(),
 		},
 	}

@@ -101,6 +101,24 @@ type Host interface {
 	// Metrics reads the metric source of the project. Parameters ($name) and where= matchers are
 	// put into the parsed expression, and the question and its answer into the trace.
 	Metrics() Metrics
+	// Alerts reads the Alertmanagers of the project.
+	Alerts() Alerts
+}
+
+// Alerts are all Alertmanagers of the project together. An error says that one of them could not be asked.
+type Alerts interface {
+	// Firing are the alerts of that name, or all if it is empty, that have these labels, in order of their labels.
+	Firing(ctx context.Context, name string, where map[string]string) ([]Alert, error)
+}
+
+// Alert is one that fires.
+type Alert struct {
+	Name        string
+	Labels      map[string]string // the name included
+	Annotations map[string]string
+	Since       time.Time
+	Updated     time.Time // when its Alertmanager was last told of it
+	Silenced    bool      // by a person, or by another alert
 }
 
 // Metrics is the metric source, asked at the time of the run.

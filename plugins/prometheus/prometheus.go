@@ -6,12 +6,8 @@ package prometheus
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
+	"encoding/json"
 	"errors"
-	"net/http"
-	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -23,6 +19,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/samples"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/plugins/sdk/web"
 )
 
 // maxPoints bounds an answer.
@@ -65,56 +62,28 @@ func New() *sdk.Plugin {
 }
 
 type plugin struct {
+	web     *web.Client
 	api     promv1.API
 	server  string // the address without credentials, for messages
 	timeout time.Duration
-	secrets []string
 }
 
 func (x *plugin) configure(_ context.Context, c config) error {
-	u, err := url.Parse(c.URL)
-	switch {
-	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https":
-		return problem.New(problem.Project, "url: not an http or https address").WithHint(`write url="https://prometheus.example:9090"`)
-	case u.User != nil:
-		return problem.New(problem.Project, "url: it contains credentials, which would show in messages").
-			WithHint("use basic_user and basic_password")
-	case c.BearerToken != "" && (c.BasicUser != "" || c.BasicPassword != ""):
-		return problem.New(problem.Project, "bearer_token and basic_user exclude each other")
-	case strings.ContainsAny(c.BearerToken, "\r\n"):
-		return problem.New(problem.Project, "bearer_token: it contains a line break").WithHint("remove the one at the end of the file")
-	case c.Timeout <= 0:
+	if c.Timeout <= 0 {
 		return problem.New(problem.Project, "timeout: it must be positive")
 	}
-	roots := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return problem.New(problem.Project, "ca_file: %v", err)
-		}
-		roots.RootCAs = x509.NewCertPool()
-		if !roots.RootCAs.AppendCertsFromPEM(pem) {
-			return problem.New(problem.Project, "ca_file: %s has no certificate in PEM", c.CAFile)
-		}
+	w, err := web.New(web.Config{
+		Name: "Prometheus", Try: "/api/v1/query?query=1", URL: c.URL, BearerToken: c.BearerToken, BasicUser: c.BasicUser, BasicPassword: c.BasicPassword,
+		CAFile: c.CAFile, Headers: c.Headers,
+	})
+	if err != nil {
+		return err
 	}
-	x.server, x.timeout = strings.TrimSuffix((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), "/"), c.Timeout
-	x.secrets = []string{c.BearerToken, c.BasicPassword}
-	for _, v := range c.Headers {
-		x.secrets = append(x.secrets, v)
-	}
-	client, err := api.NewClient(api.Config{Address: c.URL, Client: &http.Client{
-		Transport: &transport{
-			config: c, server: x.server,
-			// No proxy from the environment: there is none. The rest as in http.DefaultTransport.
-			next: &http.Transport{TLSClientConfig: roots, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: maxConns, MaxConnsPerHost: maxConns, IdleConnTimeout: 90 * time.Second},
-		},
-		// A redirect is mostly the way to a login page, and would carry the token elsewhere.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}})
+	client, err := api.NewClient(api.Config{Address: c.URL, Client: &w.Client})
 	if err != nil {
 		return problem.New(problem.Project, "url: %v", err)
 	}
-	x.api = promv1.NewAPI(client)
+	x.web, x.server, x.timeout, x.api = w, w.Server, c.Timeout, promv1.NewAPI(client)
 	return nil
 }
 
@@ -154,15 +123,14 @@ func (x *plugin) ask(ctx context.Context, packed bool, q func(context.Context) (
 	v, warnings, err := q(limited)
 	switch {
 	case err != nil && ctx.Err() == nil && limited.Err() != nil:
-		err = problem.New(problem.MetricsSource, "%s: no answer within %s", x.server, x.timeout).
-			WithHint("raise the connection's timeout, or ask for less")
+		err = x.web.Late(x.timeout)
 	case err != nil:
-		err = explain(x.server, err)
+		err = x.explain(err)
 	case len(warnings) > 0:
 		err = problem.New(problem.MetricsSource, "%s: the answer is partial: %s", x.server, clip(strings.Join(warnings, "; "), 500))
 	}
 	if err != nil {
-		return nil, x.hide(err)
+		return nil, x.web.Hide(err)
 	}
 	series, err := take(x.server, v)
 	if err != nil {
@@ -172,20 +140,6 @@ func (x *plugin) ask(ctx context.Context, packed bool, q func(context.Context) (
 		return pack(series), nil
 	}
 	return list(series), nil
-}
-
-// hide takes secrets out of what a server may have echoed.
-func (x *plugin) hide(err error) error {
-	var p *problem.Problem
-	if !errors.As(err, &p) {
-		p = problem.New(problem.MetricsSource, "%s", err)
-	}
-	for _, s := range x.secrets {
-		if s != "" {
-			p.Message = strings.ReplaceAll(p.Message, s, "[hidden]")
-		}
-	}
-	return p
 }
 
 // instantOf is a time from a time or its text; none is the zero time.
@@ -283,7 +237,7 @@ func take(server string, v model.Value) ([]samples.Series, error) {
 }
 
 func tooLarge(server string) error {
-	return problem.New(problem.MetricsSource, "%s: the answer is too large (at most %d points and %d MiB)", server, maxPoints, maxBody>>20).
+	return problem.New(problem.MetricsSource, "%s: the answer is too large (at most %d points and %d MiB)", server, maxPoints, web.MaxBody>>20).
 		WithHint("aggregate in the expression, or ask for a shorter time or a longer step")
 }
 
@@ -292,4 +246,37 @@ func clip(s string, n int) string {
 		return strings.ToValidUTF8(s[:n], "") + "..."
 	}
 	return s
+}
+
+// explain words why there is no answer.
+func (x *plugin) explain(err error) error {
+	if said, ok := errors.AsType[*promv1.Error](err); ok {
+		if _, known := errors.AsType[*problem.Problem](err); !known {
+			return explainSaid(x.server, said)
+		}
+	}
+	return x.web.Explain(err)
+}
+
+// explainSaid words an error that the server worded.
+func explainSaid(server string, e *promv1.Error) error {
+	msg := clip(e.Msg, 500)
+	// Of statuses other than 400 and 422 the client leaves the body unread, and Prometheus' reason is in there.
+	var body struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal([]byte(e.Detail), &body) == nil && body.Error != "" {
+		msg += ": " + clip(body.Error, 500)
+	}
+	switch e.Type {
+	case promv1.ErrBadData:
+		return problem.New(problem.Query, "%s: it refuses the query: %s", server, msg)
+	case promv1.ErrExec:
+		return problem.New(problem.Query, "%s: the query failed: %s", server, msg)
+	case promv1.ErrTimeout, promv1.ErrCanceled:
+		return problem.New(problem.MetricsSource, "%s: the query took the server too long: %s", server, msg)
+	case promv1.ErrBadResponse:
+		return problem.New(problem.MetricsSource, "%s: not a Prometheus answer: %s", server, msg)
+	}
+	return problem.New(problem.MetricsSource, "%s: %s", server, msg)
 }

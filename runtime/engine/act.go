@@ -113,6 +113,10 @@ func (v *evaluation) prepare(ctx context.Context, req kit.Request, params []kit.
 		return c, problem.New(problem.Argument, "%s: within (%s) must be longer than the time the action takes to settle (%s)", c.name, value.FormatDuration(c.within), value.FormatDuration(c.fn.Settle)).At(req.Pos)
 	}
 	c.expect = text(args["expect"])
+	if c.expect == "" && v.rb.Targets.Sick.Left == nil {
+		return c, problem.New(problem.Argument, "%s needs expect: nothing else says afterwards whether it helped", c.name).At(req.Pos).
+			WithHint("add expect = \"PromQL that holds when the action helped\", or say in targets what is sick")
+	}
 	if c.expect == "" && c.fn.EndsTarget {
 		return c, problem.New(problem.Argument, "%s ends its target, so that its symptom cannot be asked for afterwards", c.name).At(req.Pos).
 			WithHint("add expect = \"PromQL that holds when the action helped\"")
@@ -182,7 +186,7 @@ func (v *evaluation) reserve(ctx context.Context, c *call, rec *trace.Action) (*
 		}
 		in := guard.Input{Now: now, Policy: v.rb.Policy, State: st, Request: guard.Request{
 			Runbook: v.rb.Name, Target: v.target, Fleet: v.fleet, Episode: v.record.Episode, Action: c.name,
-			Cooldown: c.cooldown, Severity: v.rb.Severity, OldestRead: v.oldest, Repeats: v.repeats(rec), Cleanup: v.cleaning,
+			Cooldown: c.cooldown, Severity: v.severity, OldestRead: v.oldest, Repeats: v.repeats(rec), Cleanup: v.cleaning,
 		}}
 		if !first {
 			in.Attempt = v.attempt.ID

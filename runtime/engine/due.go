@@ -106,11 +106,21 @@ func (e *engine) due(ctx context.Context, l *loading) ([]dueRunbook, error) {
 			loaded[i].trace.Due = true
 			loaded[i].trace.Why = map[bool]string{true: "asked for by hand", false: "dry run"}[e.Target != ""]
 		}
+		loaded = slices.DeleteFunc(loaded, e.byHandOnly)
 		if e.dry {
 			return loaded, nil
 		}
 	}
 	return e.claim(ctx, loaded)
+}
+
+// byHandOnly says, also to its trace, whether a runbook is only for a person, and none has asked.
+func (e *engine) byHandOnly(d dueRunbook) bool {
+	if !d.runbook.Manual || e.Target != "" {
+		return false
+	}
+	d.trace.Due, d.trace.Why = false, "only by hand: runbook run "+d.runbook.Path+" --target T"
+	return true
 }
 
 // claim takes the lock of each runbook and its slot. A second tick of a runbook that is still being evaluated finds the lock
@@ -119,6 +129,9 @@ func (e *engine) claim(ctx context.Context, loaded []dueRunbook) ([]dueRunbook, 
 	var mine []dueRunbook
 	keys := []string{ledger.KeyClock}
 	for _, d := range loaded {
+		if e.byHandOnly(d) {
+			continue
+		}
 		unlock, ok, err := e.State.LockRunbook(d.runbook.Name)
 		if err != nil {
 			d.trace.Problem = e.asProblem(problem.StateUnusable, err, "lock runbook %s", d.runbook.Name)
@@ -133,7 +146,9 @@ func (e *engine) claim(ctx context.Context, loaded []dueRunbook) ([]dueRunbook, 
 		}
 		d.release = unlock
 		mine = append(mine, d)
-		keys = append(keys, ledger.KeySlot(d.runbook.Name, d.runbook.Every))
+		if d.runbook.Every > 0 {
+			keys = append(keys, ledger.KeySlot(d.runbook.Name, d.runbook.Every))
+		}
 	}
 	var due []dueRunbook
 	err := e.Store.Update(ctx, keys, func(tx store.Tx) error {
@@ -144,6 +159,11 @@ func (e *engine) claim(ctx context.Context, loaded []dueRunbook) ([]dueRunbook, 
 		}
 		for _, d := range mine {
 			if e.Target != "" {
+				due = append(due, d)
+				continue
+			}
+			if d.runbook.Alert != nil {
+				d.trace.Due, d.trace.Why = true, d.runbook.Trigger()+": asked at every run"
 				due = append(due, d)
 				continue
 			}

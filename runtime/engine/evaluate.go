@@ -31,6 +31,8 @@ type evaluation struct {
 	target action.Target
 	fleet  guard.FleetView
 	record *trace.Evaluation
+	// severity is that of the problem: what the runbook says, or its alert.
+	severity guard.Severity
 
 	files sandbox.Source // what the runbook was loaded from
 	// cleaning says that this is cleanup(ctx) of the attempt, and cleaned is its trace.
@@ -137,7 +139,7 @@ func (v *evaluation) sawSample(at time.Time) {
 
 // evaluate runs the runbook for one target in w and settles what came of it.
 func (e *engine) evaluate(ctx context.Context, w sandbox.Worker, rb *project.Runbook, trb *trace.Runbook, s seen, fleet guard.FleetView) error {
-	v := &evaluation{e: e, rb: rb, trb: trb, files: e.files, target: s.target, fleet: fleet, record: &trace.Evaluation{}}
+	v := &evaluation{e: e, rb: rb, trb: trb, files: e.files, target: s.target, fleet: fleet, severity: severityOf(rb, s.trace), record: &trace.Evaluation{}}
 	v.target.Labels = s.target.Labels
 	v.sawSample(s.trace.MeasuredAt)
 	s.trace.Evaluation = v.record

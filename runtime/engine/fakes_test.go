@@ -46,6 +46,7 @@ type fakeHost struct {
 	done   []pluginhost.Execute
 	probe  func(context.Context) (pluginhost.ProbeResult, error) // nil cannot tell
 	probed []pluginhost.Probe
+	alerts map[string]func(name string) (value.Value, error) // by connection
 }
 
 var _ pluginhost.Host = (*fakeHost)(nil)
@@ -74,6 +75,10 @@ func (h *fakeHost) Query(ctx context.Context, c pluginhost.Connection, function 
 		return value.String("running"), nil
 	}
 	arg := func(name string) value.Value { v, _ := args.Get(name); return v }
+	if function == "alerts" {
+		name, _ := arg("name").(value.String)
+		return h.alerts[c.Name](string(name))
+	}
 	expr, _ := arg("expr").(value.String)
 	h.mu.Lock()
 	h.asked = append(h.asked, string(expr))

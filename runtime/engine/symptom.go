@@ -19,6 +19,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/project"
+	"github.com/seed1de3961f/runbook/runtime/promexpr"
 	"github.com/seed1de3961f/runbook/runtime/store"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
@@ -36,12 +37,12 @@ type seen struct {
 // or makes a target unknown.
 func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runbook) ([]seen, guard.FleetView, error) {
 	at := e.run.Started
-	sick := rb.Targets.Sick
-	left := sick.Left
-	tr.Symptom, tr.Held = sick.String(), value.FormatDuration(rb.Targets.Held)
+	left := rb.Targets.Sick.Left
+	tr.Symptom, tr.Held = symptomText(rb), value.FormatDuration(rb.Targets.Held)
 	var members []kit.Sample
 	var grid []kit.Series
-	stamps := make([][]kit.Sample, len(left.Timestamps()))
+	var stamps [][]kit.Sample
+	told := &alertView{}
 
 	g, gctx := errgroup.WithContext(ctx)
 	ask := func(function, expr string, fn func(ctx context.Context, q *trace.Query) error) {
@@ -62,21 +63,24 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 	}
 	step := e.gridStep(rb.Targets.Held)
 	intervals := int((rb.Targets.Held + step - 1) / step)
-	ask("symptom", left.String(), func(ctx context.Context, q *trace.Query) (err error) {
-		grid, err = e.source.grid(ctx, q.Expr, at.Add(-time.Duration(intervals)*step), at, step, q)
-		return err
-	})
-	for i, t := range left.Timestamps() {
-		ask("age", t.String(), func(ctx context.Context, q *trace.Query) (err error) {
-			stamps[i], err = e.source.instant(ctx, q.Expr, at, q)
-			q.Answer = renderAges(stamps[i], at)
-			return err
-		})
+	if rb.Alert != nil {
+		for _, c := range e.Settings.Alerts {
+			ask("alerts", rb.Alert.String(), func(ctx context.Context, q *trace.Query) error {
+				told.add(c.Name, func() ([]kit.Alert, error) { return e.askAlerts(ctx, c, rb.Alert.Name, rb.Alert.Labels, q) })
+				return nil
+			})
+		}
+	}
+	if left != nil {
+		stamps = make([][]kit.Sample, len(left.Timestamps()))
+		e.askSymptom(ask, left, &grid, stamps, intervals, step)
 	}
 	if err := g.Wait(); err != nil {
 		return nil, guard.FleetView{}, err
 	}
-
+	if err := told.nobody(); err != nil {
+		return nil, guard.FleetView{}, fmt.Errorf("ask for the alerts: %w", err)
+	}
 	all, err := e.population(rb, members)
 	if err != nil {
 		return nil, guard.FleetView{}, err
@@ -88,10 +92,17 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 	judged := make([]*trace.Target, len(all))
 	holds := false
 	for i, t := range all {
-		judged[i] = judge(rb, t, byKey[t.Key], newestFor(rb, t, stamps), intervals+1, at, e.Settings.MaxAge)
+		if left != nil {
+			judged[i] = judge(rb, t, byKey[t.Key], newestFor(rb, t, stamps), intervals+1, at, e.Settings.MaxAge)
+		} else {
+			judged[i] = e.said(t)
+		}
+		if rb.Alert != nil {
+			told.judge(rb, t, judged[i], at, e.Settings.MaxAge, left != nil)
+		}
 		holds = holds || judged[i].Condition == trace.Sick
 	}
-	if holds && intervals > 0 {
+	if holds && intervals > 0 && left != nil {
 		// Only now, so that a healthy fleet costs no more questions.
 		if err := e.gaps(ctx, rb, tr, all, judged, intervals, step); err != nil {
 			return nil, guard.FleetView{}, err
@@ -122,6 +133,46 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 		}
 	}
 	return out, view.Prepared(), nil
+}
+
+// symptomText says what makes a target sick.
+func symptomText(rb *project.Runbook) string {
+	var parts []string
+	if rb.Alert != nil {
+		parts = append(parts, rb.Alert.String())
+	}
+	if rb.Targets.Sick.Left != nil {
+		parts = append(parts, rb.Targets.Sick.String())
+	}
+	if len(parts) == 0 {
+		return "what a person says"
+	}
+	return strings.Join(parts, " and ")
+}
+
+// said is a target of which only a person, or an alert that is looked at next, can say that it is sick.
+func (e *engine) said(t action.Target) *trace.Target {
+	tt := &trace.Target{Key: t.Key, Name: t.Name, Condition: trace.Healthy, MeasuredAt: e.run.Started, Why: "nobody says that it is sick"}
+	if e.Target != "" && e.wanted(t) {
+		tt.Condition, tt.Labels, tt.Why = trace.Sick, maps.Clone(t.Labels), "a person says so"
+	}
+	return tt
+}
+
+// askSymptom asks for the left side of the symptom over its window, and for when it was measured.
+func (e *engine) askSymptom(ask func(string, string, func(context.Context, *trace.Query) error), left *promexpr.Expr, grid *[]kit.Series, stamps [][]kit.Sample, intervals int, step time.Duration) {
+	at := e.run.Started
+	ask("symptom", left.String(), func(ctx context.Context, q *trace.Query) (err error) {
+		*grid, err = e.source.grid(ctx, q.Expr, at.Add(-time.Duration(intervals)*step), at, step, q)
+		return err
+	})
+	for i, t := range left.Timestamps() {
+		ask("age", t.String(), func(ctx context.Context, q *trace.Query) (err error) {
+			stamps[i], err = e.source.instant(ctx, q.Expr, at, q)
+			q.Answer = renderAges(stamps[i], at)
+			return err
+		})
+	}
 }
 
 // blind is the problem of a runbook that sees nothing: no targets at all, or nothing of any of them. Most often a label or a metric is

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed1de3961f/runbook/builtins/alerts"
 	"github.com/seed1de3961f/runbook/builtins/declare"
 	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/builtins/metrics"
@@ -238,7 +239,7 @@ func (p *proc) run() (*trace.Run, error) {
 	}
 	return Run(p.ctx, Deps{
 		State: w.state, Store: p.st, Host: p.host, Tree: w.tree, Settings: w.settings,
-		Families: slices.Concat(declare.Families(), []kit.Family{metrics.Family()}, families),
+		Families: slices.Concat(declare.Families(), []kit.Family{metrics.Family(), alerts.Family()}, families),
 		Spawn:    func(ctx context.Context) (sandbox.Worker, error) { return sandbox.Spawner{}.Start(ctx) },
 		Sample:   w.sample, Now: func() time.Time { return w.now },
 		Env:  func(k string) (string, bool) { v, ok := p.env[k]; return v, ok },

@@ -39,7 +39,7 @@ func (d *decoder) connection(r *value.Record, wantMatch bool) Connection {
 		f.fail("match", "is missing: every target would be acted on through connection %q", c.Name).
 			hint(`name the labels of its targets: match = {"instance": "w3"}`)
 	case !wantMatch && len(c.Match) > 0:
-		f.fail("match", "has no meaning for metrics").hint("leave it out")
+		f.fail("match", "has no meaning for metrics and alerts").hint("leave it out")
 	}
 	c.Config = field[value.Dict](f, "config")
 	seen := map[value.Value]bool{}
@@ -56,10 +56,10 @@ func (d *decoder) connection(r *value.Record, wantMatch bool) Connection {
 	return c
 }
 
-func (d *decoder) connections(list []*value.Record) []Connection {
+func (d *decoder) connections(list []*value.Record, wantMatch bool) []Connection {
 	var out []Connection
 	for _, r := range list {
-		c := d.connection(r, true)
+		c := d.connection(r, wantMatch)
 		for _, other := range out {
 			if d.err == nil && other.Name == c.Name {
 				d.fail(c.at["name"], "two connections have the name %q: the other is at %s", c.Name, other.Pos).
@@ -157,6 +157,9 @@ func suggestName(plugin string, labels map[string]string) string {
 // it where possible; plugins are the known names, for hints.
 func (s *Settings) CheckConnections(manifest func(plugin string) (sdk.Manifest, error), plugins []string) error {
 	all := []*Connection{&s.Metrics}
+	for i := range s.Alerts {
+		all = append(all, &s.Alerts[i])
+	}
 	for i := range s.Connections {
 		all = append(all, &s.Connections[i])
 	}

@@ -425,7 +425,7 @@ func TestSettingsRefused(t *testing.T) {
 		{[]any{"connections", []any{conn("match", dict{"a": "web*"})}}, `x.star:3:5: connection: match has a pattern: "a": "web*" | labels are compared as they are; write the value itself`},
 		{[]any{"connections", []any{conn(), conn()}}, `x.star:1:1: two connections have the name "exec": the other is at x.star:1:1 | give each its own: connection("exec", name = "...", ...)`},
 		{[]any{"connections", []any{conn("config", dict{"a": rec("secret.env")})}}, `x.star:1:1: secret.env needs name | add name=...: name of the variable; it must be set and not empty`},
-		{[]any{"metrics", conn()}, `x.star:3:5: connection: match has no meaning for metrics | leave it out`},
+		{[]any{"metrics", conn()}, `x.star:3:5: connection: match has no meaning for metrics and alerts | leave it out`},
 		{[]any{"policy", rec("policy", "mode", "automatic")}, `x.star:2:5: policy: mode must be "shadow", "recommend", "approve" or "auto", got "automatic"`},
 		{[]any{"policy", rec("policy", "severity", "warnig")}, `x.star:2:5: policy: severity must be "info", "warning" or "critical", got "warnig" (did you mean "warning"?)`},
 		{[]any{"policy", rec("policy", "attempts", 0)}, `x.star:2:5: policy: attempts must be from 1 to 100, got 0`},
@@ -460,8 +460,8 @@ func TestRunbookRefused(t *testing.T) {
 		args []any
 		want string
 	}{
-		{[]any{"trigger", nil}, `x.star:1:1: runbook needs trigger | add trigger=...: when the runbook is due: every("1m")`},
-		{[]any{"trigger", "1m"}, `x.star:3:5: runbook: trigger must be every(...), got "1m"`},
+		{[]any{"trigger", nil}, `x.star:1:1: runbook needs trigger | add trigger=...: when the runbook is due: every("1m"), alert("QueueStuck") or manual()`},
+		{[]any{"trigger", "1m"}, `x.star:3:5: runbook: trigger must be every(...) or alert(...) or manual(...), got "1m"`},
 		{[]any{"trigger", rec("every", "interval", "10ms")}, `x.star:2:5: every: interval must be from "1s" to "7d", got "10ms"`},
 		{[]any{"owner", " "}, `x.star:2:5: runbook: owner must not be empty nor begin or end with a space, got " "`},
 		{[]any{"severty", "warning"}, `x.star:8:5: runbook has no argument "severty" (did you mean "severity"?)`},

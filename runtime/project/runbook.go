@@ -24,7 +24,9 @@ type Runbook struct {
 	Doc        string
 	Owner      string
 	Severity   guard.Severity
-	Every      time.Duration // the trigger
+	Every      time.Duration // the trigger: each slot of this length,
+	Alert      *Alert        // or, at each run, targets about which it fires,
+	Manual     bool          // or only when a person says so
 	Targets    Targets
 	Params     value.Dict   // ctx.params
 	Policy     guard.Policy // the project's, tightened; Mode is the more careful of the two
@@ -76,8 +78,8 @@ func decodeRunbook(s *Settings, path string, vocab sandbox.Vocabulary, m sandbox
 		Severity:   oneOf(f, "severity", severities...),
 		Policy:     f.tighten(s.Policy),
 		HasCleanup: slices.Contains(m.Defs, "cleanup"),
-		Every:      d.record(f.one("trigger")).duration("interval", time.Second, 7*day),
 	}
+	rb.decodeTrigger(d, s, f.one("trigger"))
 	rb.Mode = rb.Policy.Mode
 	rb.decodeParams(f)
 	if d.err == nil {
@@ -91,6 +93,49 @@ func decodeRunbook(s *Settings, path string, vocab sandbox.Vocabulary, m sandbox
 		return nil, d.err
 	}
 	return rb, nil
+}
+
+// Alert is what a runbook waits for.
+type Alert struct {
+	Name   string
+	Labels map[string]string
+}
+
+// String is the alert as a runbook writes it.
+func (a Alert) String() string {
+	if len(a.Labels) == 0 {
+		return fmt.Sprintf("alert(%q)", a.Name)
+	}
+	return fmt.Sprintf("alert(%q, labels = %s)", a.Name, labelText(a.Labels))
+}
+
+func (rb *Runbook) decodeTrigger(d *decoder, s *Settings, r *value.Record) {
+	f := d.record(r)
+	if d.err != nil {
+		return
+	}
+	switch r.Type {
+	case "every":
+		rb.Every = f.duration("interval", time.Second, 7*day)
+	case "alert":
+		rb.Alert = &Alert{Name: f.words("name"), Labels: f.labels("labels")}
+		if len(s.Alerts) == 0 {
+			f.fail("name", "needs an Alertmanager, and %s names none", File).hint(`write project(alerts = [connection("alertmanager", config = {"url": "http://..."})])`)
+		}
+	case "manual":
+		rb.Manual = true
+	}
+}
+
+// Trigger says in words when the runbook is due.
+func (rb *Runbook) Trigger() string {
+	switch {
+	case rb.Alert != nil:
+		return rb.Alert.String()
+	case rb.Manual:
+		return "manual"
+	}
+	return "every " + value.FormatDuration(rb.Every)
 }
 
 // decodeParams reads params = {"name": param.int(...)}.

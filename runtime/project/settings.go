@@ -30,6 +30,7 @@ type Settings struct {
 	Closure      []sandbox.File
 	Digest       string // of the closure
 	Metrics      Connection
+	Alerts       []Connection // the Alertmanagers
 	Connections  []Connection
 	Policy       guard.Policy // Mode is a ceiling
 	Notify       []Webhook
@@ -102,7 +103,8 @@ func decodeSettings(root string, m sandbox.Module) (*Settings, error) {
 	s := &Settings{
 		Root: root, Closure: m.Closure, Digest: closureDigest(m.Closure),
 		Metrics:     d.connection(f.one("metrics"), false),
-		Connections: d.connections(f.records("connections")),
+		Alerts:      d.connections(f.records("alerts"), false),
+		Connections: d.connections(f.records("connections"), true),
 		Policy:      d.policy(f.one("policy")),
 		Limits:      d.limits(f.one("limits")),
 		Sampling:    f.duration("sampling", time.Second, time.Hour),

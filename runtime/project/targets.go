@@ -16,8 +16,8 @@ import (
 
 // Targets are what a runbook is for: a fleet or a single target.
 type Targets struct {
-	ID     string // digest of the resolved all and by: runbooks with the same share a fleet
-	Sick   promexpr.Symptom
+	ID     string           // digest of the resolved all and by: runbooks with the same share a fleet
+	Sick   promexpr.Symptom // without Left if there is none: then the runbook's alert is the symptom, or a person
 	Held   time.Duration
 	MaxBad int // 0 if not said
 
@@ -39,7 +39,11 @@ func (rb *Runbook) decodeTargets(d *decoder, r *value.Record) Targets {
 		return Targets{}
 	}
 	t := Targets{Held: f.duration("held", 0, maxHeld), Single: r.Type == "single"}
-	if sick := f.query("sick", rb.params); sick != nil {
+	if !f.has("sick") {
+		if rb.Every > 0 {
+			f.fail("sick", "is missing").hint("say who is sick: sick = 'queue_depth > 1000'")
+		}
+	} else if sick := f.query("sick", rb.params); sick != nil {
 		var err error
 		if t.Sick, err = sick.Symptom(); err != nil {
 			f.keepQuery("sick", err)
@@ -139,6 +143,9 @@ func (rb *Runbook) Verification(t action.Target, sampling time.Duration) action.
 		match[l] = t.Labels[l]
 	}
 	s := rb.Targets.Sick
+	if s.Left == nil { // then there is what the action expects
+		return action.Verification{Match: match, Held: rb.Targets.Held, Sampling: sampling}
+	}
 	return action.Verification{
 		Expr: s.Left.String(), Op: s.Op, Threshold: s.Threshold, Match: match, Held: rb.Targets.Held, Sampling: sampling,
 	}

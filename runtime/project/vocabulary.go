@@ -80,6 +80,7 @@ func projectFn() kit.Function {
 		Name: "project", Kind: kit.Declare, Doc: "The settings of the project. project.star has exactly one.",
 		Params: []kit.Param{
 			{Name: "metrics", Type: kit.Any, Record: []string{"connection"}, Required: true, Doc: `where metrics are read: connection("prometheus", config = {"url": ...})`},
+			{Name: "alerts", Type: kit.List, Record: []string{"connection"}, Doc: `where alerts are read: [connection("alertmanager", config = {"url": ...}), ...], of which each has a part or all; none if not given`},
 			{Name: "state", Type: kit.StringT, Default: value.String("state"), Doc: "the state directory, from the project root if it is not absolute; made by runbook init"},
 			{Name: "connections", Type: kit.List, Record: []string{"connection"}, Doc: "where plugins act; none if not given, and then nothing can act"},
 			{Name: "policy", Type: kit.Any, Record: []string{"policy"}, Doc: "the limits of every runbook; the ones that ship if not given"},
@@ -102,7 +103,7 @@ func connectionFn() kit.Function {
 		Params: []kit.Param{
 			{Name: "plugin", Type: kit.StringT, Required: true, Doc: "name of the plugin"},
 			{Name: "name", Type: kit.StringT, Doc: "name of the connection, unique in the project; the plugin's if not given"},
-			{Name: "match", Type: kit.Labels, Doc: "the labels that a target must have, all of them; required, except for metrics"},
+			{Name: "match", Type: kit.Labels, Doc: "the labels that a target must have, all of them; required, except for metrics and alerts"},
 			{Name: "config", Type: kit.Dict, Doc: "the plugin's settings; the plugin's defaults if not given"},
 		},
 	}

@@ -121,7 +121,7 @@ func TestLoadRefused(t *testing.T) {
 		{File, `{"role": "web"}`, `{}`, `project.star:6:42: connection: match is missing: every target would be acted on through connection "web" | name the labels of its targets: match = {"instance": "w3"}`},
 		{File, "\nproject(", "\nrate(1, per = \"1h\")\nproject(", `project.star:3:1: rate(...) as a statement has no effect | pass it on: policy(rates = [rate(...)])`},
 		{File, `secret.env`, `secret.evn`, `project.star:6:92: secret has no .evn (did you mean "env"?) | it has env and file`},
-		{"worker.star", `trigger  = every("1m"),`, ``, `worker.star:5:1: runbook needs trigger | add trigger=...: when the runbook is due: every("1m")`},
+		{"worker.star", `trigger  = every("1m"),`, ``, `worker.star:5:1: runbook needs trigger | add trigger=...: when the runbook is due: every("1m"), alert("QueueStuck") or manual()`},
 		{"worker.star", `every("1m")`, `every("1 minute")`, `worker.star:7:22: every: interval must be a duration, got "1 minute" | write it like interval="5m": units are ms, s, m, h, d, w`},
 		{"worker.star", `> $limit`, `> $limt`, `worker.star:11:9: sick: PromQL, column 29: there is no parameter $limt (did you mean "limit"?) | the parameters are: $limit, $slow_disk, $window`},
 		{"worker.star", `} > $limit`, ` > $limit`, `worker.star:11:9: sick: PromQL, column 26: unexpected character inside braces: '>'`},

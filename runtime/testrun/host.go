@@ -14,6 +14,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
+	"github.com/seed1de3961f/runbook/runtime/project"
 )
 
 // fake says how a function of a plugin ends.
@@ -93,6 +94,14 @@ func (h *host) Query(ctx context.Context, c pluginhost.Connection, function stri
 			return nil, problem.New(problem.PluginFailed, "%s: %s", name, orElse(f.message, "the test lets it fail"))
 		}
 		return f.value, nil
+	}
+	if i := slices.IndexFunc(h.w.settings.Alerts, func(a project.Connection) bool { return a.Name == c.Name }); i >= 0 && function == "alerts" {
+		if i > 0 {
+			return value.List{}, nil
+		}
+		name, _ := args.Get("name")
+		where, _ := args.Get("where")
+		return h.w.firing(str(name), stringMap(where)), nil
 	}
 	if c.Name != h.w.settings.Metrics.Name {
 		return nil, problem.New(problem.NotFound, "the test does not say what %s answers", name).WithHint("write: t.fake(%q, value = ...)", name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/guard"
+	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/recorded"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 	"github.com/seed1de3961f/runbook/runtime/trace"
@@ -201,10 +203,13 @@ func (s *script) call(ctx context.Context, req kit.Request) (value.Value, error)
 				return nil, err
 			}
 		}
-		_, err := w.db.Notation(str(a["series"]), str(a["values"]), start, span(a["step"]))
-		return nil, err
+		return nil, w.series(str(a["series"]), str(a["values"]), start, span(a["step"]))
 	case ".promtool":
 		return nil, w.promtool(str(a["path"]), str(a["group"]))
+	case ".alert":
+		return nil, w.fire(a)
+	case ".rules":
+		return nil, w.addRules(str(a["path"]))
 	case ".fake":
 		return nil, w.host.pretend(a)
 	case ".halt":
@@ -236,6 +241,48 @@ func (s *script) call(ctx context.Context, req kit.Request) (value.Value, error)
 		return nil, w.host.compare(req.Function, got.Value, a["want"])
 	}
 	return nil, problem.New(problem.Internal, "t.%s is not answered", req.Function)
+}
+
+// fire is t.alert.
+func (w *world) fire(a kit.Args) error {
+	if len(w.settings.Alerts) == 0 {
+		return problem.New(problem.Project, "%s names no Alertmanager", project.File).WithHint(`write project(alerts = [connection("alertmanager", config = {"url": "http://..."})])`)
+	}
+	x := alert{labels: stringMap(a["labels"]), since: w.now, silenced: a["silenced"] == value.Bool(true)}
+	x.labels["alertname"] = str(a["name"])
+	var err error
+	if at, given := a["since"]; given {
+		if x.since, err = w.moment(at); err != nil {
+			return err
+		}
+	}
+	if at, given := a["until"]; given {
+		if x.until, err = w.moment(at); err != nil {
+			return err
+		}
+	}
+	w.alerts = append(w.alerts, x)
+	return nil
+}
+
+// addRules is t.rules.
+func (w *world) addRules(name string) error {
+	if w.judged != nil {
+		return problem.New(problem.Argument, "t.rules comes before the first t.run")
+	}
+	name = w.path(name)
+	f, err := w.p.Tree.Data(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return problem.Wrap(problem.Recording, err, "read %s", name)
+	}
+	w.rules = append(w.rules, recorded.RuleFile{Name: name, Text: text})
+	_, err = recorded.New(recorded.Options{}).LoadRules(w.rules[len(w.rules)-1:], recorded.RuleOptions{})
+	return err
 }
 
 // recordingOf is what t.metrics says about a file.

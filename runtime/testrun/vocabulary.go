@@ -26,7 +26,7 @@ func Families() []kit.Family {
 	return []kit.Family{
 		{Doc: "What a file of tests declares, besides its functions test_...(t).", Functions: []kit.Function{scenarioFn(), actionFn(kit.Declare)}},
 		{Name: "t", Doc: "The test: its clock, its metrics, how actions end, and what is expected.", Functions: []kit.Function{
-			nowFn(), advanceFn(), metricsFn(), seriesFn(), promtoolFn(), fakeFn(), haltFn(), resumeFn(), runFn(), actionFn(kit.Query), expectFn(),
+			nowFn(), advanceFn(), metricsFn(), seriesFn(), promtoolFn(), alertFn(), rulesFn(), fakeFn(), haltFn(), resumeFn(), runFn(), actionFn(kit.Query), expectFn(),
 		}},
 		{Name: typeRun, Doc: "What t.run answers: due, problem, targets and notices.", Functions: []kit.Function{targetFn()}},
 		{Name: typeExpectation, Doc: "What t.expect answers. One that nothing is asked of fails the test.", Functions: []kit.Function{
@@ -75,6 +75,22 @@ func promtoolFn() kit.Function {
 	return kit.Function{Name: "promtool", Kind: kit.Query, Positional: 1, Doc: "Adds the input series of a unit test file of Prometheus rules, from the beginning of the test on.", Params: []kit.Param{
 		{Name: "path", Type: kit.StringT, Required: true, Doc: "the file, as for t.metrics"},
 		{Name: "group", Type: kit.StringT, Doc: "the name of the test group; the only one if not given"},
+	}}
+}
+
+func alertFn() kit.Function {
+	return kit.Function{Name: "alert", Kind: kit.Query, Positional: 1, Doc: "Lets an alert fire, in the project's first Alertmanager.", Params: []kit.Param{
+		{Name: "name", Type: kit.StringT, Required: true, Doc: "the alert's name"},
+		{Name: "labels", Type: kit.Labels, Doc: `its labels, such as {"instance": "w3", "severity": "warning"}; none if not given`},
+		{Name: "since", Type: kit.Any, Doc: "when it began to fire, written as for t.now; now if not given"},
+		{Name: "until", Type: kit.Any, Doc: "when it ends, written as for t.now; never if not given"},
+		{Name: "silenced", Type: kit.Bool, Default: value.Bool(false), Doc: "whether a person has silenced it"},
+	}}
+}
+
+func rulesFn() kit.Function {
+	return kit.Function{Name: "rules", Kind: kit.Query, Positional: 1, Doc: "Evaluates the rules of a Prometheus rule file over the metrics of the test: alerts fire exactly when Prometheus would have fired them.", Params: []kit.Param{
+		{Name: "path", Type: kit.StringT, Required: true, Doc: "the file, as for t.metrics"},
 	}}
 }
 

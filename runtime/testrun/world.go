@@ -65,6 +65,11 @@ type world struct {
 	pid      int
 	halted   bool
 	host     *host
+	alerts   []alert
+	rules    []recorded.RuleFile
+	judged   *recorded.Rules // the same, once they were evaluated
+	until    time.Time       // the last evaluation
+	first    time.Time       // of all samples; zero if there is none
 
 	mu      sync.Mutex
 	told    []notify.Message
@@ -85,7 +90,10 @@ func newWorld(p *Project, dir string) (*world, error) {
 	}
 	// No secret is there where tests run, and nothing needs one: no plugin is started.
 	s := *p.Settings
-	s.Metrics.Config, s.Connections = nil, slices.Clone(s.Connections)
+	s.Metrics.Config, s.Connections, s.Alerts = nil, slices.Clone(s.Connections), slices.Clone(s.Alerts)
+	for i := range s.Alerts {
+		s.Alerts[i].Config = nil
+	}
 	for i := range s.Connections {
 		s.Connections[i].Config = nil
 	}
@@ -140,8 +148,84 @@ func (w *world) load(rec recorded.Recording) error {
 		return err
 	}
 	defer f.Close()
-	_, err = w.db.Load(f, rec)
+	loaded, err := w.db.Load(f, rec)
+	if err == nil {
+		w.began(loaded.From)
+	}
 	return err
+}
+
+// began notes the time of a sample.
+func (w *world) began(at time.Time) {
+	if w.first.IsZero() || at.Before(w.first) {
+		w.first = at
+	}
+}
+
+// series adds a series in promtool's notation.
+func (w *world) series(series, values string, start time.Time, step time.Duration) error {
+	_, err := w.db.Notation(series, values, start, step)
+	if err == nil {
+		w.began(start)
+	}
+	return err
+}
+
+// alert is one that a test lets fire.
+type alert struct {
+	labels       map[string]string
+	since, until time.Time // until is zero if it does not end
+	silenced     bool
+}
+
+// evaluate brings the rules up to date. Series that are added afterwards to a time that is over are too late for them.
+func (w *world) evaluate(ctx context.Context) error {
+	if len(w.rules) == 0 {
+		return nil
+	}
+	if w.judged == nil {
+		rules, err := w.db.LoadRules(w.rules, recorded.RuleOptions{})
+		if err != nil {
+			return err
+		}
+		w.judged, w.until = rules, w.first.Add(-time.Millisecond)
+	}
+	if w.first.IsZero() || !w.until.Before(w.now) {
+		return nil
+	}
+	err := w.judged.Advance(ctx, w.until, w.now)
+	w.until = w.now
+	return err
+}
+
+// firing are the alerts that fire now, as a plugin answers: those of the test, and those of rules.
+func (w *world) firing(name string, where map[string]string) value.List {
+	out := value.List{}
+	add := func(labels, annotations map[string]string, since time.Time, silenced bool) {
+		if name != "" && labels["alertname"] != name {
+			return
+		}
+		for k, v := range where {
+			if labels[k] != v {
+				return
+			}
+		}
+		out = append(out, value.Map(map[string]value.Value{
+			"name": text(labels["alertname"]), "labels": value.Strings(labels), "annotations": value.Strings(annotations),
+			"since": value.Time(since), "updated": value.Time(w.now), "silenced": value.Bool(silenced),
+		}))
+	}
+	for _, a := range w.alerts {
+		if !a.since.After(w.now) && (a.until.IsZero() || a.until.After(w.now)) {
+			add(a.labels, nil, a.since, a.silenced)
+		}
+	}
+	if w.judged != nil {
+		for _, a := range w.judged.Firing("") {
+			add(a.Labels, a.Annotations, a.FiredAt, false)
+		}
+	}
+	return out
 }
 
 // promtool adds the input series of a unit test file of Prometheus rules.
@@ -163,6 +247,7 @@ func (w *world) promtool(name, group string) error {
 	var names []string
 	for _, g := range u.Groups {
 		if g.Name == group || group == "" && len(u.Groups) == 1 {
+			w.began(Beginning)
 			return g.Append(w.db, Beginning)
 		}
 		names = append(names, g.Name)
@@ -179,6 +264,9 @@ type runOptions struct {
 
 // run is one process that runs the engine.
 func (w *world) run(ctx context.Context, o runOptions) (*trace.Run, *trace.Runbook, error) {
+	if err := w.evaluate(ctx); err != nil {
+		return nil, nil, err
+	}
 	w.pid++
 	self := action.Owner{Host: "test", Boot: "test", PID: w.pid, Start: uint64(w.pid)}
 	d := engine.Deps{

@@ -139,6 +139,7 @@ type Target struct {
 	Value      *float64          `json:"value,omitempty"` // the newest value of the symptom's left side
 	MeasuredAt time.Time         `json:"measured_at,omitzero"`
 	Why        string            `json:"why"`
+	Severity   guard.Severity    `json:"severity,omitempty"` // that the alert says; the runbook's if it is about none
 	Evaluation *Evaluation       `json:"evaluation,omitempty"`
 }
 

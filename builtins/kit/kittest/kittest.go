@@ -20,6 +20,7 @@ type Host struct {
 	At      time.Time
 	Vectors map[string][]kit.Sample // by expression
 	Ranges  map[string][]kit.Series
+	Fires   []kit.Alert
 	Err     error      // returned by every question, if set
 	Asked   []Question // in order
 }
@@ -27,6 +28,7 @@ type Host struct {
 var (
 	_ kit.Host    = (*Host)(nil)
 	_ kit.Metrics = (*Host)(nil)
+	_ kit.Alerts  = (*Host)(nil)
 )
 
 // Question is one question that a family asked.
@@ -52,6 +54,15 @@ func (h *Host) Instant(_ context.Context, expr string, where map[string]string) 
 func (h *Host) Range(_ context.Context, expr string, where map[string]string, window, step time.Duration) ([]kit.Series, error) {
 	h.Asked = append(h.Asked, Question{expr, where, window, step})
 	return h.Ranges[expr], h.Err
+}
+
+// Alerts implements kit.Host.
+func (h *Host) Alerts() kit.Alerts { return h }
+
+// Firing implements kit.Alerts.
+func (h *Host) Firing(_ context.Context, name string, where map[string]string) ([]kit.Alert, error) {
+	h.Asked = append(h.Asked, Question{Expr: name, Where: where})
+	return h.Fires, h.Err
 }
 
 // Call calls a function as the engine does: arguments are checked and defaults added first.

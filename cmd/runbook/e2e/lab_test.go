@@ -44,11 +44,14 @@ type lab struct {
 	dir        string
 	service    string // directory of the service
 	prometheus string // address of its API
+	// alertmanagers are the addresses to which it sends alerts.
+	alertmanagers []string
 }
 
 const prometheusConfig = `
 global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}
 rule_files: [%q]
+%[3]s
 scrape_configs:
   - job_name: worker
     honor_labels: true
@@ -71,7 +74,16 @@ groups:
 // newLab starts both, and returns when Prometheus has seen three workers at work.
 func newLab(t *testing.T) *lab {
 	t.Helper()
+	return newLabThatAlerts(t, 0)
+}
+
+// newLabThatAlerts has so many Alertmanagers besides, which do not know of each other.
+func newLabThatAlerts(t *testing.T, alertmanagers int) *lab {
+	t.Helper()
 	l := &lab{t: t, dir: t.TempDir()}
+	for i := range alertmanagers {
+		l.startAlertmanager(i)
+	}
 	l.service = filepath.Join(l.dir, "service")
 	up := l.start(binary, demo.ServiceCommand, "supervise", "--dir", l.service, "--lifeline")
 	ready := make(chan error, 1)
@@ -165,20 +177,60 @@ func (l *lab) startPrometheus() {
 	}
 	rules, config := filepath.Join(l.dir, "rules.yml"), filepath.Join(l.dir, "prometheus.yml")
 	write(l.t, rules, prometheusRules)
-	write(l.t, config, fmt.Sprintf(prometheusConfig, rules, api.Host))
-	// It cannot be told to choose a port and say which. Whoever takes this one in between makes it end, which is seen below.
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		l.t.Fatal(err)
+	alerting := ""
+	for _, a := range l.alertmanagers {
+		alerting += fmt.Sprintf("    - {static_configs: [{targets: [%q]}]}\n", strings.TrimPrefix(a, "http://"))
 	}
-	address := free.Addr().String()
-	if err := free.Close(); err != nil {
-		l.t.Fatal(err)
+	if alerting != "" {
+		alerting = "alerting:\n  alertmanagers:\n" + alerting
 	}
+	write(l.t, config, fmt.Sprintf(prometheusConfig, rules, api.Host, alerting))
+	address := l.free()
 	l.prometheus = "http://" + address
 	l.start(program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(l.dir, "tsdb"), "--web.listen-address="+address, "--log.level=warn")
 	l.wait("Prometheus to be ready", func() (bool, string, error) {
 		resp, err := http.Get(l.prometheus + "/-/ready") //nolint:noctx // polled, and bounded by wait
+		if err != nil {
+			return false, "", err
+		}
+		return resp.StatusCode == http.StatusOK, resp.Status, resp.Body.Close()
+	})
+}
+
+// free is an address that nobody listens on. These servers cannot be told to choose a port and say which; whoever takes this one in between makes
+// them end, which is seen.
+func (l *lab) free() string {
+	l.t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer free.Close()
+	return free.Addr().String()
+}
+
+const alertmanagerConfig = "route: {receiver: nobody, group_wait: 0s, group_interval: 1s}\nreceivers: [{name: nobody}]\n"
+
+// startAlertmanager starts a real one that stands alone.
+func (l *lab) startAlertmanager(i int) {
+	l.t.Helper()
+	var program string
+	var err error
+	for _, name := range []string{"prometheus-alertmanager", "alertmanager"} { // Debian's name, and its own
+		if program, err = exec.LookPath(name); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		l.t.Fatalf("this test needs an Alertmanager, which .ci/run installs: %v", err)
+	}
+	config := filepath.Join(l.dir, fmt.Sprintf("alertmanager%d.yml", i))
+	write(l.t, config, alertmanagerConfig)
+	address := l.free()
+	l.alertmanagers = append(l.alertmanagers, "http://"+address)
+	l.start(program, "--config.file="+config, "--storage.path="+filepath.Join(l.dir, fmt.Sprintf("alertmanager%d", i)), "--web.listen-address="+address, "--cluster.listen-address=", "--log.level=warn")
+	l.wait("Alertmanager to be ready", func() (bool, string, error) {
+		resp, err := http.Get("http://" + address + "/-/ready") //nolint:noctx // polled, and bounded by wait
 		if err != nil {
 			return false, "", err
 		}
