@@ -6,6 +6,9 @@ import (
 	"strconv"
 )
 
+// GateInMemory says whether the gate is on a memory file system, so that a state disk that hangs cannot delay a stop.
+func (s State) GateInMemory() bool { return inMemory(filepath.Dir(s.GateDir)) }
+
 // DefaultGateDir is where the memory copy of HALT and the gate of a new state directory go: the first of
 //
 //	/run/runbook/NAMESPACE          for root, or where /run/runbook can be written

@@ -35,6 +35,11 @@ func (h *Plugins) Query(ctx context.Context, c Connection, function string, args
 	return out, err
 }
 
+// Ready starts the plugin of a connection, if it does not run, and configures it: an error is what the first call would meet.
+func (h *Plugins) Ready(ctx context.Context, c Connection) error {
+	return h.call(ctx, c, "", func(context.Context, *process) error { return nil })
+}
+
 // Probe implements Host.
 func (h *Plugins) Probe(ctx context.Context, c Connection, q Probe) (ProbeResult, error) {
 	a, err := encodeArgs(c, q.Function, q.Args)

@@ -2,24 +2,21 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
-	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/clock"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/notify"
-	"github.com/seed1de3961f/runbook/runtime/pluginhost"
 	"github.com/seed1de3961f/runbook/runtime/store"
 )
 
 func doctorCommand() spec {
 	return spec{
-		name: "doctor", group: "Maintain", summary: "examine the state directory, the store, the clock and the sources",
+		name: "doctor", group: "Maintain", summary: "examine the state, the store, the clock, plugins and sources",
 		about: `One line for each thing that must be in order for runs to act. Changes
 nothing. Exits 3 if something needs a person.`,
 		takes: takesProject | takesState, example: "runbook doctor",
@@ -72,7 +69,7 @@ func runDoctor(ctx context.Context, c *call) (result, error) {
 		return d, err
 	}
 	if o != nil {
-		d.metrics(ctx, o)
+		d.sources(ctx, o)
 	}
 	for _, x := range d.Checks {
 		if !x.OK {
@@ -91,12 +88,18 @@ func (d *doctorResult) state(ctx context.Context, c *call, dir string) error {
 	}
 	halt := s.Check(c.stdio.Env)
 	d.note(ctx, "stop", "not halted", control.Halted(halt))
+	d.access(ctx, s)
 	st, err := openStore(s, "doctor")
 	if err != nil {
 		return err
 	}
 	defer st.Close()
 	r, err := st.Check(ctx)
+	if p, ok := errors.AsType[*problem.Problem](err); ok && p.Code == problem.StoreBusy {
+		d.note(ctx, "lock", "", err)
+		return nil
+	}
+	d.note(ctx, "lock", "nobody else holds the store", nil)
 	d.note(ctx, "store", fmt.Sprintf("%d records in %d commits, %s; the mark agrees", r.Records, r.Commits, inBytes(r.Bytes)), err)
 	if err != nil {
 		return nil
@@ -116,6 +119,7 @@ func (d *doctorResult) state(ctx context.Context, c *call, dir string) error {
 		err = problem.New(problem.InDoubt, "%d actions are in doubt: %s", len(ids), strings.Join(ids, ", ")).WithHint("runbook actions --in-doubt")
 	}
 	d.note(ctx, "actions", fmt.Sprintf("nothing is in doubt, %d attempts hold their target", len(status.Open)), err)
+	d.runs(ctx, c, st)
 	waiting, err := notify.Pending(ctx, st)
 	if err == nil && len(waiting) > 0 {
 		err = problem.New(problem.NoticeFailed, "%d notices have not been delivered, the oldest since %s", len(waiting), clockTime(waiting[0].Last)).
@@ -135,26 +139,6 @@ func (d *doctorResult) clock(ctx context.Context, st store.Store) {
 		found = "believed, though nothing says that it is synchronised"
 	}
 	d.note(ctx, "clock", clockTime(now.Wall)+", "+found, err)
-}
-
-// metrics asks the metric source something that every Prometheus can answer.
-func (d *doctorResult) metrics(ctx context.Context, o *opened) {
-	name := o.settings.Metrics.Plugin
-	config, err := o.settings.Resolve(o.settings.Metrics)
-	if err != nil {
-		d.note(ctx, "metrics", "", err)
-		return
-	}
-	host, err := pluginhost.New(pluginhost.Config{Exe: o.exe, RunDir: filepath.Join(o.settings.StateDir, "plugins"), Bundled: o.manifests})
-	if err != nil {
-		d.note(ctx, "metrics", "", err)
-		return
-	}
-	defer host.Close()
-	from := time.Now() //nolint:forbidigo // a stopwatch, not a date
-	_, err = host.Query(ctx, pluginhost.Connection{Name: o.settings.Metrics.Name, Plugin: name, Config: config}, "instant",
-		value.Dict{{Key: value.String("expr"), Value: value.String("vector(1)")}})
-	d.note(ctx, "metrics", "plugin "+name+" answered in "+howLong(time.Since(from)), err) //nolint:forbidigo // the same stopwatch
 }
 
 func (d *doctorResult) text(u *ui) {

@@ -74,15 +74,24 @@ func (c *Config) makeDir() error {
 // makeDatabase is done twice: Pebble's first log of a new database is written before the format is raised and lacks the
 // checks that later logs have.
 func (c *Config) makeDatabase() error {
-	d := &database{cfg: c}
-	o := c.options(d, false)
+	trouble := make(chan *problem.Problem, 1)
+	o := c.options(&database{cfg: c, trouble: trouble}, false)
 	o.ErrorIfNotExists = false
-	db, err := pdb.Open(c.Dir, o)
-	if err != nil {
+	made := make(chan error, 1)
+	go func() {
+		db, err := pdb.Open(c.Dir, o)
+		if err == nil {
+			err = db.Set(floorKey, binary.BigEndian.AppendUint64(nil, 1), pdb.Sync)
+			err = errors.Join(err, db.Close())
+		}
+		made <- err
+	}()
+	select {
+	case err := <-made:
 		return err
+	case p := <-trouble: // where it cannot write, Pebble tries again for ever
+		return p
 	}
-	err = db.Set(floorKey, binary.BigEndian.AppendUint64(nil, 1), pdb.Sync)
-	return errors.Join(err, db.Close())
 }
 
 func (c *Config) makeMark(seq uint64, last chain) error {

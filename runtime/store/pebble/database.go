@@ -50,9 +50,15 @@ type database struct {
 	// broken is set, possibly by Pebble's goroutines, when this handle must not be used again.
 	broken atomic.Pointer[problem.Problem]
 	gone   chan struct{} // closed with the database
+	// trouble is told what broke it first, nil if nobody listens.
+	trouble chan<- *problem.Problem
 }
 
-func (d *database) breaks(p *problem.Problem) { d.broken.CompareAndSwap(nil, p) }
+func (d *database) breaks(p *problem.Problem) {
+	if d.broken.CompareAndSwap(nil, p) && d.trouble != nil {
+		d.trouble <- p // it has room for one
+	}
+}
 
 func (d *database) close() error {
 	close(d.gone)

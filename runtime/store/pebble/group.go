@@ -168,7 +168,7 @@ func (s *Store) lead(u *update) error {
 		finish(group, err)
 		return err
 	})
-	if left, err = s.await(u.ctx, done); left {
+	if left, err = s.await(u.ctx, done, nil); left {
 		return unknown(fmt.Errorf("no answer from the disk: %w", err))
 	}
 	s.end()

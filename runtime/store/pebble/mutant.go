@@ -9,4 +9,6 @@ const (
 	unsyncedCommit mutant = "a commit is not synced"
 	markFirst      mutant = "the mark is written before the commit"
 	fatalReturns   mutant = "a failed sync does not end the process"
+	// noCompactions leaves out nothing that the promise needs.
+	noCompactions mutant = "files are not compacted"
 )

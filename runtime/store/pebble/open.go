@@ -22,7 +22,11 @@ const formatFile = "FORMAT"
 func formatText() string { return fmt.Sprintf("runbook store %d\n", schema) }
 
 // open opens the database and proves that nothing that was acknowledged is missing. The lock is held.
-func (c *Config) open(readOnly bool) (*database, error) {
+func (c *Config) open(readOnly bool) (*database, error) { return c.openOr(nil, readOnly) }
+
+// openOr tells trouble of what keeps Pebble from opening: it flushes the log of the last process first, and where it cannot write it tries again
+// for ever.
+func (c *Config) openOr(trouble chan<- *problem.Problem, readOnly bool) (*database, error) {
 	if err := c.checkFormat(); err != nil {
 		return nil, err
 	}
@@ -30,7 +34,7 @@ func (c *Config) open(readOnly bool) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &database{cfg: c, mark: m, readOnly: readOnly, gone: make(chan struct{})}
+	d := &database{cfg: c, mark: m, readOnly: readOnly, gone: make(chan struct{}), trouble: trouble}
 	if d.identity, err = c.identity(); err != nil {
 		_ = m.close()
 		return nil, c.unusable(err, "open store %s", c.Dir)
@@ -83,7 +87,7 @@ func (c *Config) missing() error {
 // a thousand runs left a thousand files.
 func (c *Config) options(d *database, readOnly bool) *pdb.Options {
 	o := &pdb.Options{
-		FS:                 syncFS{c.FS, readOnly, c.without},
+		FS:                 syncFS{FS: c.FS, fatal: c.fatal, readOnly: readOnly, without: c.without},
 		FormatMajorVersion: pdb.FormatTableFormatV6,
 		ReadOnly:           readOnly,
 		ErrorIfNotExists:   true,
@@ -108,6 +112,7 @@ func (c *Config) options(d *database, readOnly bool) *pdb.Options {
 		},
 	}
 	o.Experimental.FileCacheShards = 1
+	o.DisableAutomaticCompactions = c.without == noCompactions
 	return o
 }
 

@@ -219,11 +219,12 @@ func (s *Store) ready(ctx context.Context, write bool) (left bool, err error) {
 		return false, err
 	}
 	write = write || s.cfg.Writer && s.cfg.checkSpace(0) == nil // on a full disk it can still be read
+	trouble := make(chan *problem.Problem, 1)
 	done := s.start(func() error {
 		if err := s.closeDatabase(); err != nil {
 			return err
 		}
-		db, err := s.cfg.open(!write)
+		db, err := s.cfg.openOr(trouble, !write)
 		if err != nil {
 			return err
 		}
@@ -233,7 +234,10 @@ func (s *Store) ready(ctx context.Context, write bool) (left bool, err error) {
 		}
 		return nil
 	})
-	left, err = s.await(ctx, done)
+	left, err = s.await(ctx, done, trouble)
+	if p, told := errors.AsType[*problem.Problem](err); left && told {
+		return true, p
+	}
 	if left {
 		return true, problem.Wrap(problem.StateUnusable, err, "open store %s: no answer from the disk", s.cfg.Dir).
 			WithHint("look at the disk and the kernel's log: dmesg | tail")
@@ -286,13 +290,17 @@ func (s *Store) start(f func() error) <-chan error {
 	return done
 }
 
-// await waits for what start began. When ctx ends first, it waits for the grace period and then leaves: the turn passes
-// to a goroutine that gives it back when the disk answers.
-func (s *Store) await(ctx context.Context, done <-chan error) (left bool, err error) {
+// await waits for what start began. When ctx ends first, or there is trouble that Pebble would wait for the end of, it waits for the grace
+// period and then leaves: the turn passes to a goroutine that gives it back when the disk answers.
+func (s *Store) await(ctx context.Context, done <-chan error, trouble <-chan *problem.Problem) (left bool, err error) {
+	var why error
 	select {
 	case err := <-done:
 		return false, err
+	case p := <-trouble:
+		why = p
 	case <-ctx.Done():
+		why = ctx.Err()
 	}
 	t := time.NewTimer(s.cfg.grace)
 	defer t.Stop()
@@ -307,7 +315,7 @@ func (s *Store) await(ctx context.Context, done <-chan error) (left bool, err er
 		s.wedged.Store(false)
 		s.end()
 	}()
-	return true, ctx.Err()
+	return true, why
 }
 
 // end gives the turn back, and lets go of the store when it should not be kept.

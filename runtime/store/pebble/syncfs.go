@@ -1,13 +1,14 @@
 package pebble
 
 import (
+	"fmt"
 	"io"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// syncFS corrects two things in how Pebble uses a file system.
+// syncFS corrects three things in how Pebble uses a file system.
 //
 // Pebble moves from one MANIFEST to the next by creating a file marker.manifest.* that names it, without having synced the
 // directory that the new MANIFEST is in. A power cut may keep the marker and lose the MANIFEST. So the directory is synced
@@ -15,8 +16,12 @@ import (
 //
 // A read-only Pebble takes its lock by creating a file, which fails on a file system mounted read-only, which is when a
 // person most wants to look. The flock of this package protects readers as well.
+//
+// When a directory cannot be synced after such a move, Pebble panics in a thread of its own: a person would read a stack. The process has
+// to end, and says why.
 type syncFS struct {
 	vfs.FS
+	fatal    func(reason string) // does not return
 	readOnly bool
 	without  mutant
 }
@@ -29,6 +34,31 @@ func (s syncFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, e
 		}
 	}
 	return s.FS.Create(name, category)
+}
+
+// OpenDir implements vfs.FS.
+func (s syncFS) OpenDir(name string) (vfs.File, error) {
+	f, err := s.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return directory{f, name, s.fatal}, nil
+}
+
+// directory is one that can be synced, or the process ends.
+type directory struct {
+	vfs.File
+	name  string
+	fatal func(reason string)
+}
+
+// Sync implements vfs.File.
+func (d directory) Sync() error {
+	err := d.File.Sync()
+	if err != nil && d.fatal != nil {
+		d.fatal(fmt.Sprintf("sync directory %s: %v", d.name, err))
+	}
+	return err
 }
 
 // Lock implements vfs.FS.
