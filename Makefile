@@ -129,6 +129,10 @@ bench-halt: build ## measure runbook halt against /bin/true, also while the stor
 bench-guards: ## measure what asking every guard costs, against one append with fdatasync
 	go run ./cmd/runbook/bench -guards -rounds 300
 
+.PHONY: bench-store
+bench-store: ## measure the records of an action against the bare disk and SQLite; needs a C compiler
+	cd cmd/runbook/bench/store && go run . -dir $(CURDIR)
+
 .PHONY: bench-parts
 bench-parts: ## run the Go benchmarks of the packages
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
