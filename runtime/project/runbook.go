@@ -32,10 +32,12 @@ type Runbook struct {
 	Policy     guard.Policy // the project's, tightened; Mode is the more careful of the two
 	Mode       guard.Mode   // Policy.Mode
 	HasCleanup bool
-	Closure    []sandbox.File
-	Digest     string // of the closure
-	Pos        value.Pos
-	Vocabulary sandbox.Vocabulary // what Load and Evaluate need
+	// OwnCooldown says that the runbook names a cooldown for all of its actions.
+	OwnCooldown bool
+	Closure     []sandbox.File
+	Digest      string // of the closure
+	Pos         value.Pos
+	Vocabulary  sandbox.Vocabulary // what Load and Evaluate need
 
 	params map[string]value.Value
 }
@@ -80,6 +82,7 @@ func decodeRunbook(s *Settings, path string, vocab sandbox.Vocabulary, m sandbox
 		HasCleanup: slices.Contains(m.Defs, "cleanup"),
 	}
 	rb.decodeTrigger(d, s, f.one("trigger"))
+	rb.OwnCooldown = f.has("cooldown")
 	rb.Mode = rb.Policy.Mode
 	rb.decodeParams(f)
 	if d.err == nil {

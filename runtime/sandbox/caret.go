@@ -16,16 +16,16 @@ func (r *run) explain(err error) error {
 		return err
 	}
 	if text, ok := r.w.texts[p.Pos.File]; ok {
-		p.Detail = append(caret(text, p.Pos), p.Detail...)
+		p.Detail = append(Caret(text, p.Pos), p.Detail...)
 	}
 	return err
 }
 
-// caret is a source line with a mark under the column:
+// Caret is a source line with a mark under the column:
 //
 //	4 |     ctx.systemd.restart("w", reson = "x")
 //	  |                              ^
-func caret(text string, at value.Pos) []string {
+func Caret(text string, at value.Pos) []string {
 	if at.Line < 1 {
 		return nil
 	}

@@ -53,6 +53,7 @@ var habits = sync.OnceValue(func() []habit {
 		{re(`unexpected input character ';'|got ';'`), nil, "", "write one statement a line"},
 		{re(`unexpected input character '[“”‘’]'`), nil, "a typographic quote", `write straight quotes: "..."`},
 		{re(`^got (newline|'\+'|'-'|')`), re(`\+\+|--`), "Starlark has no ++ and --", "write x += 1"},
+		{re(`indent`), re(`^ *\t`), "this line begins with a tab, and others with spaces", "indent with four spaces"},
 		{re(`^got '\{'`), nil, "blocks are indented, not in braces", "end the line with : and indent the next"},
 
 		// The top level.
@@ -69,6 +70,7 @@ var habits = sync.OnceValue(func() []habit {
 		{re(`^local variable \w+ referenced before assignment`), nil, "", "a function that assigns to a name has its own variable of that name: set it first, or choose another name than the one at top level"},
 		{re(`frozen`), nil, "", "what is made at top level never changes: build the list or dict in the function"},
 		{re(`called recursively`), nil, "", "a function cannot call itself: write a for loop over range(n)"},
+		{re(`^key .* not in dict`), re(`labels\[`), "", `the target has no such label: its labels are those of its series in all =, which runbook explain shows; write labels.get("key", "") if it may be missing`},
 		{re(`^key .* not in dict`), nil, "", `write d.get("key", default)`},
 		{re(`NoneType.* not implemented|not implemented.*NoneType`), nil, "", "the value is None: test x != None first"},
 		{re(`^\w+ (<|>|<=|>=) \w+ not implemented`), nil, "", "convert one of them, with int(x), float(x) or str(x)"},

@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "write the generated pages instead of co
 
 const docs = "../../../docs/"
 
-// TestReference compares docs/cli.md and docs/guards.md with the lists of commands and guards; make generate writes them.
+// TestReference compares docs/cli.md, docs/guards.md and docs/builtins.md with the lists of commands, guards and functions; make generate writes them.
 func TestReference(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
@@ -40,6 +40,11 @@ func TestReference(t *testing.T) {
 	}
 	generated(t, "cli.md", b.String())
 	generated(t, "guards.md", guardsPage())
+	chapters, err := reference()
+	if err != nil {
+		t.Fatal(err)
+	}
+	generated(t, "builtins.md", "<!-- Generated from the tables by which arguments are checked, by make generate; do not edit. -->\n"+markdown(chapters))
 }
 
 // guardsPage is the list of guards, in its order.

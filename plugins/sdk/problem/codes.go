@@ -19,38 +19,47 @@ const (
 
 // The codes. Each has a line in All and a page docs/errors/<code>.md.
 const (
-	Usage         Code = "usage"
-	Syntax        Code = "syntax"
-	UnknownName   Code = "unknown-name"
-	Argument      Code = "argument"
-	Script        Code = "script"
-	Load          Code = "load"
-	Limit         Code = "limit"
-	Sandbox       Code = "sandbox"
-	Project       Code = "project"
-	Query         Code = "query"
-	Recording     Code = "recording"
-	TestFailed    Code = "test-failed"
-	NoData        Code = "no-data"
-	MetricsSource Code = "metrics-source"
-	PluginMissing Code = "plugin-missing"
-	PluginFailed  Code = "plugin-failed"
-	PluginTimeout Code = "plugin-timeout"
-	NoConnection  Code = "no-connection"
-	StateMissing  Code = "state-missing"
-	StateUnusable Code = "state-unusable"
-	StoreBusy     Code = "store-busy"
-	StoreDamaged  Code = "store-damaged"
-	Halted        Code = "halted"
-	HaltUnsure    Code = "halt-not-confirmed"
-	Refused       Code = "refused"
-	InDoubt       Code = "in-doubt"
-	ActionFailed  Code = "action-failed"
-	Deadline      Code = "deadline"
-	NotFound      Code = "not-found"
-	NoticeFailed  Code = "notice-failed"
-	Internal      Code = "internal"
-	Interrupted   Code = "interrupted"
+	Usage       Code = "usage"
+	Syntax      Code = "syntax"
+	UnknownName Code = "unknown-name"
+	Argument    Code = "argument"
+	Script      Code = "script"
+	Load        Code = "load"
+	Limit       Code = "limit"
+	Sandbox     Code = "sandbox"
+	Project     Code = "project"
+	Query       Code = "query"
+	Recording   Code = "recording"
+	// What runbook check finds in files that can be run.
+	UnusedResult     Code = "unused-result"
+	NoCooldown       Code = "no-cooldown"
+	Unreachable      Code = "unreachable"
+	QueryInLoop      Code = "query-in-loop"
+	DeadLoad         Code = "dead-load"
+	LiteralThreshold Code = "literal-threshold"
+	NeverNone        Code = "never-none"
+	NotFormatted     Code = "not-formatted"
+	TestFailed       Code = "test-failed"
+	NoData           Code = "no-data"
+	MetricsSource    Code = "metrics-source"
+	PluginMissing    Code = "plugin-missing"
+	PluginFailed     Code = "plugin-failed"
+	PluginTimeout    Code = "plugin-timeout"
+	NoConnection     Code = "no-connection"
+	StateMissing     Code = "state-missing"
+	StateUnusable    Code = "state-unusable"
+	StoreBusy        Code = "store-busy"
+	StoreDamaged     Code = "store-damaged"
+	Halted           Code = "halted"
+	HaltUnsure       Code = "halt-not-confirmed"
+	Refused          Code = "refused"
+	InDoubt          Code = "in-doubt"
+	ActionFailed     Code = "action-failed"
+	Deadline         Code = "deadline"
+	NotFound         Code = "not-found"
+	NoticeFailed     Code = "notice-failed"
+	Internal         Code = "internal"
+	Interrupted      Code = "interrupted"
 )
 
 // Info describes a code.
@@ -71,6 +80,14 @@ func All() []Info {
 		{Project, ExitUsage, "project.star is missing or says something impossible"},
 		{Query, ExitUsage, "a query is not valid PromQL, or not of the shape that is needed"},
 		{Recording, ExitUsage, "rules or their tests could not be read"},
+		{UnusedResult, ExitFindings, "an action's result is not looked at"},
+		{NoCooldown, ExitFindings, "an action says no cooldown"},
+		{Unreachable, ExitFindings, "a line is never reached"},
+		{QueryInLoop, ExitFindings, "a query is asked in a loop"},
+		{DeadLoad, ExitFindings, "a name is loaded and never used"},
+		{LiteralThreshold, ExitFindings, "a threshold is written into the code"},
+		{NeverNone, ExitFindings, "a value is compared with None that it never is"},
+		{NotFormatted, ExitFindings, "a file is not as runbook fmt writes it"},
 		{TestFailed, ExitFailed, "a test failed"},
 		{Script, ExitFailed, "a runbook failed while it ran"},
 		{Limit, ExitFailed, "a runbook used more time, memory or steps than it may"},
