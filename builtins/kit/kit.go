@@ -121,6 +121,54 @@ type Alert struct {
 	Silenced    bool      // by a person, or by another alert
 }
 
+// Memory is what the engine has on record. A Host that has it implements it, as the following.
+type Memory interface {
+	// LastAttempt is what was last done to ctx.target, nil if nothing is on record.
+	LastAttempt(ctx context.Context) (*Attempt, error)
+	// LastStarted is how long ago an action, such as "exec.run", last started on ctx.target, whichever runbook did it.
+	LastStarted(ctx context.Context, action string) (age time.Duration, ok bool, err error)
+	// LastChange is the last deploy of a component, that of ctx.target if it is empty; nil if none is on record.
+	LastChange(ctx context.Context, component string) (*Change, error)
+}
+
+// Attempt is what was done to a target once.
+type Attempt struct {
+	Runbook string
+	State   string        // "verified", "ineffective", "complete", ...
+	Age     time.Duration // since it ended
+	Actions []string      // in order
+}
+
+// Change is a deploy.
+type Change struct {
+	Component, Version string
+	Going              bool
+	Started            time.Time
+	Ended              time.Time // zero if it is not known
+}
+
+// State is what a runbook remembers about ctx.target from one run to the next.
+type State interface {
+	Get(ctx context.Context, key string) (v value.Value, ok bool, err error)
+	// Set is durable when it returns. value.Null forgets the key.
+	Set(ctx context.Context, key string, v value.Value) error
+}
+
+// Notifier tells the runbook's owner something, once for a problem.
+type Notifier interface {
+	Tell(ctx context.Context, text string) error
+}
+
+// Topology is which component needs which, as topology.star says.
+type Topology interface {
+	// Component is that of ctx.target.
+	Component() (string, error)
+	// Around are the components that one needs, or that need it with down, directly and through others, the nearest first.
+	Around(component string, down bool) ([]string, error)
+	// Sick is the symptom of a component, as PromQL: its left side, and whether a value of that is sick.
+	Sick(component string) (expr string, holds func(float64) bool, err error)
+}
+
 // Metrics is the metric source, asked at the time of the run.
 type Metrics interface {
 	Instant(ctx context.Context, expr string, where map[string]string) ([]Sample, error)
@@ -165,7 +213,7 @@ type Caller interface {
 // ReservedAnalysisParams are the arguments that every analysis of a plugin takes and no plugin may define.
 func ReservedAnalysisParams() []Param {
 	return []Param{
-		{Name: "cooldown", Type: Duration, Doc: "for how long the result is kept and handed out again, with its age; the longer of the plugin's and this applies"},
+		{Name: "cooldown", Type: Duration, Doc: "for how long the result is kept and handed out again, with its age; the longer of the plugin's and this applies, and the plugin's if not given"},
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
+	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/store"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
@@ -24,18 +25,25 @@ const maxAnalysis = 1 << 20
 // analyse asks an expensive question, or hands out what it was answered within its cooldown: the longer of the plugin's and the call's. The same
 // question is the same function, over the same connection, with the same arguments, whichever runbook asks it and about whatever target.
 func (v *evaluation) analyse(ctx context.Context, fam kit.Family, fn kit.Function, args kit.Args, q *trace.Query) (value.Value, error) {
-	conn, err := v.e.Settings.ConnectionFor(fam.Name, v.target.Labels)
-	if err != nil {
-		return nil, err
-	}
-	cooldown, err := v.e.analysisCooldown(ctx, fam.Name, fn.Name)
-	if err != nil {
-		return nil, err
-	}
 	asked := maps.Clone(args)
 	delete(asked, "cooldown")
+	var conn project.Connection
+	var cooldown time.Duration
+	var err error
+	source := "metrics " + v.e.Settings.Metrics.Name
+	if fn.Call == nil {
+		if conn, err = v.e.Settings.ConnectionFor(fam.Name, v.target.Labels); err != nil {
+			return nil, err
+		}
+		if cooldown, err = v.e.analysisCooldown(ctx, fam.Name, fn.Name); err != nil {
+			return nil, err
+		}
+		source = conn.Name
+	} else if text, err := value.Marshal(v.rb.Params); err == nil { // its queries mean something else with other parameters
+		source += " " + string(text)
+	}
 	cooldown = max(cooldown, orDuration(args["cooldown"], 0))
-	key, err := analysisKey(conn.Name, fam.Name+"."+fn.Name, asked)
+	key, err := analysisKey(source, fam.Name+"."+fn.Name, asked)
 	if err != nil {
 		return nil, err
 	}
@@ -58,11 +66,15 @@ func (v *evaluation) analyse(ctx context.Context, fam kit.Family, fn kit.Functio
 			return analysed(known.Value.Value, age), nil
 		}
 	}
-	c, err := v.e.connection(conn)
-	if err != nil {
-		return nil, err
+	var val value.Value
+	if fn.Call != nil {
+		val, err = fn.Call(ctx, asker{v, q}, asked)
+	} else {
+		var c pluginhost.Connection
+		if c, err = v.e.connection(conn); err == nil {
+			val, err = v.query(ctx, c, fn.Name, asked, q)
+		}
 	}
-	val, err := v.query(ctx, c, fn.Name, asked, q)
 	if err != nil {
 		return nil, err
 	}

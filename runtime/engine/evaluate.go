@@ -102,7 +102,7 @@ func (v *evaluation) Call(ctx context.Context, req kit.Request) (value.Value, er
 	q := &trace.Query{Function: req.Family + "." + req.Function, At: v.e.run.Started, Pos: req.Pos, Args: hideSecrets(value.Map(args), fn.Params)}
 	v.record.Events = append(v.record.Events, trace.Event{Query: q})
 	var val value.Value
-	if fn.Call != nil {
+	if fn.Call != nil && fn.Kind != kit.Analysis {
 		val, err = fn.Call(ctx, asker{v, q}, args)
 	} else if fn.Kind == kit.Analysis {
 		val, err = v.analyse(ctx, fam, fn, args, q)

@@ -218,6 +218,9 @@ func (a asker) expr(text string, where map[string]string) (*promexpr.Expr, error
 // Instant implements kit.Metrics. Each sample carries when it was measured, and one older than max_age is an error: an
 // old value says nothing about now.
 func (a asker) Instant(ctx context.Context, text string, where map[string]string) ([]kit.Sample, error) {
+	if before := *a.q; before.Expr != "" { // one call that asks several questions keeps all
+		defer func() { a.q.Expr, a.q.Answer = before.Expr+"; "+a.q.Expr, before.Answer+"; "+a.q.Answer }()
+	}
 	e, err := a.expr(text, where)
 	if err != nil {
 		return nil, err

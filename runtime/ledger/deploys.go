@@ -77,6 +77,17 @@ func readDeploys(tx store.ReadTx) (map[string]Change, error) {
 	return all, err
 }
 
+// LastChange is the last deploy of a component as it was recorded, and how it stands; nil if none is on record.
+func LastChange(tx store.ReadTx, component string, now time.Time) (*Change, *guard.Deploy, error) {
+	d, err := LastDeploy(tx, component, now)
+	if err != nil || d == nil {
+		return nil, nil, err
+	}
+	all, err := readDeploys(tx)
+	c := all[component]
+	return &c, d, err
+}
+
 // LastDeploy is the last deploy of a component, nil if none is known; KeyDeploys is read.
 func LastDeploy(tx store.ReadTx, component string, now time.Time) (*guard.Deploy, error) {
 	if component == "" {

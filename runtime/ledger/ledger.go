@@ -43,6 +43,7 @@ import (
 //	cool/<action>/<target>  when the action last started on the target
 //	last/<target>           the target's last attempt
 //	episodes/<runbook>      open episodes of a runbook, by target
+//	state/<runbook>/<target> what the runbook remembers about the target
 //	slot/<every>/<runbook>  the last slot of its schedule that was run
 //	breaker                 breaker.Doc, the global breaker
 //	clock                   trusted time
@@ -82,6 +83,9 @@ func KeyEpisodes(runbook string) string { return "episodes/" + runbook }
 func KeySlot(runbook string, every time.Duration) string {
 	return "slot/" + every.String() + "/" + runbook
 }
+
+// KeyState is the key of what a runbook remembers about a target: values by name.
+func KeyState(runbook, target string) string { return "state/" + runbook + "/" + target }
 
 // KeyAnalysis is the key of the last answer to an expensive question, by the digest of what was asked.
 func KeyAnalysis(digest string) string { return "analysis/" + digest }

@@ -31,7 +31,7 @@ func records() []any {
 	return []any{
 		&ledger.Approvals{}, &ledger.Controls{}, &ledger.ControlEvent{}, &ledger.Change{}, &map[string]ledger.Change{}, &ledger.Analysis{}, &ledger.Source{},
 		&[]ledger.Open{}, &[]ledger.Doubt{}, &ledger.Cool{}, &[]ledger.Cooling{}, &ledger.Last{}, &map[string]ledger.Episode{}, &ledger.Kept{},
-		&guard.Approval{}, &breaker.Doc{}, &clock.Saved{}, &notify.Record{}, new(int64),
+		&guard.Approval{}, &breaker.Doc{}, &clock.Saved{}, &notify.Record{}, new(int64), &map[string]value.JSON{},
 	}
 }
 

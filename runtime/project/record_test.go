@@ -150,7 +150,7 @@ func TestSettingsDefaults(t *testing.T) {
 		Metrics: Connection{Name: "prometheus", Plugin: "prometheus", Config: value.Strings(map[string]string{"url": "http://localhost:9090"}), Match: map[string]string{}},
 		Policy:  policy, Sampling: 15 * time.Second, MaxAge: 3 * time.Minute, Deadline: 10 * time.Minute, Retention: 90 * day,
 	}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Connection{}, "Pos"), cmpopts.IgnoreUnexported(Connection{}), cmpopts.IgnoreFields(Settings{}, "Env")); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Connection{}, "Pos"), cmpopts.IgnoreUnexported(Connection{}, Topology{}), cmpopts.IgnoreFields(Settings{}, "Env")); diff != "" {
 		t.Error(diff)
 	}
 }

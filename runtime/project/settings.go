@@ -31,6 +31,7 @@ type Settings struct {
 	Digest       string // of the closure
 	Metrics      Connection
 	Alerts       []Connection // the Alertmanagers
+	Topology     Topology
 	Connections  []Connection
 	Policy       guard.Policy // Mode is a ceiling
 	Notify       []Webhook
@@ -86,6 +87,13 @@ func LoadSettings(ctx context.Context, w sandbox.Worker, t *Tree) (*Settings, er
 	s, err := decodeSettings(t.Root(), m)
 	if err != nil {
 		return nil, err
+	}
+	topology, files, err := loadTopology(ctx, w, t)
+	if err != nil {
+		return nil, err
+	}
+	if s.Topology = topology; files != nil {
+		s.Digest = closureDigest(slices.Concat(s.Closure, files))
 	}
 	return s, nil
 }

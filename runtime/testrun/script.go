@@ -16,6 +16,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/guard"
+	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/recorded"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
@@ -210,6 +211,8 @@ func (s *script) call(ctx context.Context, req kit.Request) (value.Value, error)
 		return nil, w.fire(a)
 	case ".rules":
 		return nil, w.addRules(str(a["path"]))
+	case ".change":
+		return nil, w.change(ctx, a)
 	case ".fake":
 		return nil, w.host.pretend(a)
 	case ".halt":
@@ -263,6 +266,24 @@ func (w *world) fire(a kit.Args) error {
 	}
 	w.alerts = append(w.alerts, x)
 	return nil
+}
+
+// change is t.change.
+func (w *world) change(ctx context.Context, a kit.Args) error {
+	c := ledger.Change{Component: str(a["component"]), Version: str(a["version"]), Started: w.now, By: "test"}
+	var err error
+	if at, given := a["started"]; given {
+		if c.Started, err = w.moment(at); err != nil {
+			return err
+		}
+	}
+	if at, given := a["ended"]; given {
+		if c.Ended, err = w.moment(at); err != nil {
+			return err
+		}
+	}
+	_, err = ledger.AddChange(ctx, w.store, w.sample, c)
+	return err
 }
 
 // addRules is t.rules.

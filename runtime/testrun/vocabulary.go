@@ -26,7 +26,7 @@ func Families() []kit.Family {
 	return []kit.Family{
 		{Doc: "What a file of tests declares, besides its functions test_...(t).", Functions: []kit.Function{scenarioFn(), actionFn(kit.Declare)}},
 		{Name: "t", Doc: "The test: its clock, its metrics, how actions end, and what is expected.", Functions: []kit.Function{
-			nowFn(), advanceFn(), metricsFn(), seriesFn(), promtoolFn(), alertFn(), rulesFn(), fakeFn(), haltFn(), resumeFn(), runFn(), actionFn(kit.Query), expectFn(),
+			nowFn(), advanceFn(), metricsFn(), seriesFn(), promtoolFn(), alertFn(), rulesFn(), changeFn(), fakeFn(), haltFn(), resumeFn(), runFn(), actionFn(kit.Query), expectFn(),
 		}},
 		{Name: typeRun, Doc: "What t.run answers: due, problem, targets and notices.", Functions: []kit.Function{targetFn()}},
 		{Name: typeExpectation, Doc: "What t.expect answers. One that nothing is asked of fails the test.", Functions: []kit.Function{
@@ -91,6 +91,15 @@ func alertFn() kit.Function {
 func rulesFn() kit.Function {
 	return kit.Function{Name: "rules", Kind: kit.Query, Positional: 1, Doc: "Evaluates the rules of a Prometheus rule file over the metrics of the test: alerts fire exactly when Prometheus would have fired them.", Params: []kit.Param{
 		{Name: "path", Type: kit.StringT, Required: true, Doc: "the file, as for t.metrics"},
+	}}
+}
+
+func changeFn() kit.Function {
+	return kit.Function{Name: "change", Kind: kit.Query, Positional: 1, Doc: "Records a deploy, as a delivery pipeline would with runbook change add.", Params: []kit.Param{
+		{Name: "component", Type: kit.StringT, Required: true, Doc: "the component"},
+		{Name: "version", Type: kit.StringT, Doc: "what was deployed; nothing if not given"},
+		{Name: "started", Type: kit.Any, Doc: "when it began, written as for t.now; now if not given"},
+		{Name: "ended", Type: kit.Any, Doc: "when it ended, written as for t.now; it goes on if not given"},
 	}}
 }
 

@@ -255,6 +255,11 @@ func (w *world) promtool(name, group string) error {
 	return problem.New(problem.NotFound, "%s has no test group %q%s", name, group, problem.DidYouMean(group, names)).WithHint("it has: %s", strings.Join(names, ", "))
 }
 
+// sample is what the test's machine says of the time.
+func (w *world) sample() (clock.Sample, error) {
+	return clock.Sample{Wall: w.now, Boot: "test", Uptime: booted + w.now.Sub(Beginning), Synced: true}, nil
+}
+
 // runOptions say how a runbook is run.
 type runOptions struct {
 	path, target string
@@ -278,10 +283,8 @@ func (w *world) run(ctx context.Context, o runOptions) (*trace.Run, *trace.Runbo
 			}
 			return &watched{Worker: worker, w: w}, nil
 		},
-		Sample: func() (clock.Sample, error) {
-			return clock.Sample{Wall: w.now, Boot: "test", Uptime: booted + w.now.Sub(Beginning), Synced: true}, nil
-		},
-		Now: func() time.Time { return w.now },
+		Sample: w.sample,
+		Now:    func() time.Time { return w.now },
 		Env: func(name string) (string, bool) {
 			if name == control.EnvHalt && w.halted {
 				return "1", true

@@ -97,7 +97,7 @@ func Contract(t *testing.T, families []kit.Family) {
 var snake = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
 
 // of ctx itself, which a family would hide.
-var reservedFamilies = []string{"now", "target", "params", "attempt", "steps", "state"}
+var reservedFamilies = []string{"now", "target", "params", "attempt", "steps"}
 
 var kinds = []kit.Kind{kit.Declare, kit.Query, kit.Analysis, kit.Action}
 

@@ -94,6 +94,7 @@ func reference() ([]chapter, error) {
 		{Title: "Under ctx", Doc: "What run(ctx) and cleanup(ctx) can ask. ctx also has now, target (name, key, labels), params, attempt and, for cleanup, steps."},
 		{Title: "Plugins", Doc: "What plugins can do and answer, under ctx as well. Every action also takes reason, cooldown, timeout, expect, within and must; every analysis takes cooldown."},
 		{Title: "A file of tests", Doc: "What stands at the top level of a file that ends in _test.star, and what t has."},
+		{Title: "topology.star", Doc: "Which component needs which.", Families: project.TopologyFamilies()},
 		{Title: "project.star", Doc: "The settings of a project.", Families: project.Families()},
 	}
 	for _, fam := range builtins.All() {

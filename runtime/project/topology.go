@@ -1,0 +1,154 @@
+package project
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/seed1de3961f/runbook/builtins/kit"
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/promexpr"
+	"github.com/seed1de3961f/runbook/runtime/sandbox"
+)
+
+// TopologyFile is the name of the file at the root of a project that says which component needs which.
+const TopologyFile = "topology.star"
+
+// Topology is which component needs which. The zero Topology has none.
+type Topology struct {
+	components []Component // in the order of the file
+}
+
+// Component is a part of the whole, such as a service or a database.
+type Component struct {
+	Name  string
+	Needs []string
+	Sick  promexpr.Symptom // without Left if nothing says when it is sick
+	Pos   value.Pos
+}
+
+// TopologyFamilies is the vocabulary of topology.star.
+func TopologyFamilies() []kit.Family {
+	return []kit.Family{{Doc: "Which component needs which, in topology.star at the project's root.", Functions: []kit.Function{{
+		Name: "component", Kind: kit.Declare, Positional: 1, Doc: "Declares a component: what it needs, and when it is sick.",
+		Params: []kit.Param{
+			{Name: "name", Type: kit.StringT, Required: true, Doc: "its name, which is the value of the label component of its targets"},
+			{Name: "needs", Type: kit.Strings, Doc: "the components that it needs to work; none if not given"},
+			{Name: "sick", Type: kit.StringT, Doc: "PromQL that compares a query with a number at its root; nothing is known of it if not given"},
+		},
+	}}}}
+}
+
+// loadTopology reads topology.star, if there is one.
+func loadTopology(ctx context.Context, w sandbox.Worker, t *Tree) (Topology, []sandbox.File, error) {
+	f, err := t.Data(TopologyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Topology{}, nil, nil
+	}
+	if err != nil {
+		return Topology{}, nil, err
+	}
+	_ = f.Close()
+	vocab := Vocabulary(TopologyFamilies())
+	m, err := w.Load(ctx, TopologyFile, vocab, t)
+	if err != nil {
+		return Topology{}, nil, err
+	}
+	d := &decoder{code: problem.Project, lookup: declaration(vocab)}
+	var out Topology
+	for _, r := range m.Records {
+		f := d.record(r)
+		if d.err != nil {
+			return Topology{}, nil, d.err
+		}
+		c := Component{Name: f.words("name"), Needs: f.strings("needs"), Pos: r.Pos}
+		if f.has("sick") {
+			if e := f.query("sick", nil); e != nil {
+				if c.Sick, err = e.Symptom(); err != nil {
+					f.keepQuery("sick", err)
+				}
+			}
+		}
+		if slices.ContainsFunc(out.components, func(o Component) bool { return o.Name == c.Name }) {
+			f.fail("name", "%q is declared twice", c.Name)
+		}
+		out.components = append(out.components, c)
+	}
+	for _, c := range out.components {
+		for _, need := range c.Needs {
+			if _, err := out.Component(need); err != nil && d.err == nil {
+				d.fail(c.Pos, "component %q needs %q, which is not declared%s", c.Name, need, problem.DidYouMean(need, out.names()))
+			}
+		}
+		if chain := out.cycle(c.Name); chain != nil && d.err == nil {
+			d.fail(c.Pos, "components need each other: %s", strings.Join(chain, " -> "))
+		}
+	}
+	return out, m.Closure, d.err
+}
+
+func (t Topology) names() []string {
+	out := make([]string, len(t.components))
+	for i, c := range t.components {
+		out[i] = c.Name
+	}
+	return out
+}
+
+// Component is the component of that name.
+func (t Topology) Component(name string) (Component, error) {
+	for _, c := range t.components {
+		if c.Name == name {
+			return c, nil
+		}
+	}
+	if len(t.components) == 0 {
+		return Component{}, problem.New(problem.Project, "there is no %s, which says what components there are", TopologyFile).
+			WithHint(`write it at the project's root: component("web", needs = ["db"], sick = "...")`)
+	}
+	return Component{}, problem.New(problem.NotFound, "%s has no component %q%s", TopologyFile, name, problem.DidYouMean(name, t.names()))
+}
+
+// Around are the components that one needs, or that need it with down, directly and through others, the nearest first, in the order of the file.
+func (t Topology) Around(name string, down bool) ([]string, error) {
+	if _, err := t.Component(name); err != nil {
+		return nil, err
+	}
+	var out []string
+	for near := []string{name}; len(near) > 0; {
+		var next []string
+		for _, c := range t.components {
+			for _, n := range near {
+				of, _ := t.Component(n)
+				if (down && slices.Contains(c.Needs, n) || !down && slices.Contains(of.Needs, c.Name)) && c.Name != name && !slices.Contains(out, c.Name) {
+					out, next = append(out, c.Name), append(next, c.Name)
+				}
+			}
+		}
+		near = next
+	}
+	return out, nil
+}
+
+// cycle is a way from a component back to itself, nil if there is none.
+func (t Topology) cycle(name string) []string {
+	var walk func(at string, way []string) []string
+	walk = func(at string, way []string) []string {
+		c, _ := t.Component(at)
+		for _, need := range c.Needs {
+			if need == name {
+				return append(way, name)
+			}
+			if !slices.Contains(way, need) {
+				if found := walk(need, append(slices.Clone(way), need)); found != nil {
+					return found
+				}
+			}
+		}
+		return nil
+	}
+	return walk(name, []string{name})
+}
