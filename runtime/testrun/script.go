@@ -195,7 +195,8 @@ func (s *script) call(ctx context.Context, req kit.Request) (value.Value, error)
 	case ".advance":
 		return nil, w.set(w.now.Add(span(a["by"])))
 	case ".metrics":
-		return nil, w.load(recordingOf(a))
+		_, err := w.load(recordingOf(a))
+		return nil, err
 	case ".series":
 		start := Beginning
 		if at, given := a["start"]; given {

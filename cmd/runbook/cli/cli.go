@@ -19,6 +19,7 @@ func commands() []spec {
 		initCommand(),
 		runCommand(),
 		testCommand(),
+		backtestCommand(),
 		checkCommand(),
 		fmtCommand(),
 		docsCommand(),

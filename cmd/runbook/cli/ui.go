@@ -60,6 +60,19 @@ func (u *ui) Progress(format string, args ...any) {
 	u.err.print("runbook: " + fmt.Sprintf(format, args...) + "\n")
 }
 
+// Percent says on a terminal how far something long is, in one line that is written over. Elsewhere it says nothing.
+func (u *ui) Percent(what string, done, all int) {
+	if !u.stdio.ErrIsTerminal || all == 0 {
+		return
+	}
+	const wide = 40
+	n := wide * done / all
+	u.err.write(fmt.Sprintf("\r%s [%s%s] %d%%", what, strings.Repeat("#", n), strings.Repeat(".", wide-n), 100*done/all))
+	if done == all {
+		u.err.print("\n")
+	}
+}
+
 // Warn writes a warning to stderr.
 func (u *ui) Warn(format string, args ...any) {
 	u.err.print("runbook: " + yellow("warning:") + " " + fmt.Sprintf(format, args...) + "\n")
