@@ -28,6 +28,7 @@ func commands() []spec {
 		actionsCommand(),
 		reportCommand(),
 		explainCommand(),
+		whyNotCommand(),
 		haltCommand(),
 		resumeCommand(),
 		disableCommand(),
