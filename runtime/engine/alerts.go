@@ -86,6 +86,9 @@ func (a *alertView) judge(rb *project.Runbook, t action.Target, tt *trace.Target
 	}
 	for _, x := range a.all() {
 		if !rb.Targets.Single && !rb.Matches(t, x.Labels) {
+			if _, err := rb.Target(x.Labels); err != nil && !x.Silenced && c.Condition == trace.Healthy {
+				c.Condition, c.Why = trace.Unknown, fmt.Sprintf("%s fires without saying for whom, which may be this one: it has no %s: %s", rb.Alert, strings.Join(missingOf(rb, x.Labels), ", "), labelText(x.Labels))
+			}
 			continue
 		}
 		n := trace.Target{Condition: trace.Sick, MeasuredAt: x.Updated, Severity: severityLabel(x.Labels)}
@@ -129,6 +132,29 @@ func (a *alertView) judge(rb *project.Runbook, t action.Target, tt *trace.Target
 	if tt.Condition != trace.Healthy {
 		tt.Labels = maps.Clone(t.Labels)
 	}
+}
+
+// strangers are those that the alert fires for and that are not in the fleet, such as a machine that is down so hard that it is no longer counted.
+func (a *alertView) strangers(rb *project.Runbook, all []action.Target) []*trace.Target {
+	known := map[string]bool{}
+	for _, t := range all {
+		known[t.Key] = true
+	}
+	var out []*trace.Target
+	for _, x := range a.all() {
+		t, err := rb.Target(x.Labels)
+		if err != nil || known[t.Key] || x.Silenced || rb.Targets.Single {
+			continue
+		}
+		known[t.Key] = true
+		out = append(out, &trace.Target{Key: t.Key, Name: t.Name, Labels: t.Labels, Condition: trace.Missing, MeasuredAt: x.Updated, Why: rb.Alert.String() + " fires for it, and it is not in the fleet"})
+	}
+	return out
+}
+
+// missingOf are the labels that a target is named by and that these are without.
+func missingOf(rb *project.Runbook, labels map[string]string) []string {
+	return slices.DeleteFunc(slices.Clone(rb.Targets.By), func(l string) bool { return labels[l] != "" })
 }
 
 func rank(c trace.Condition) int {

@@ -8,8 +8,10 @@ import (
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 	"github.com/seed1de3961f/runbook/runtime/sandbox/sandboxtest"
+	"github.com/seed1de3961f/runbook/runtime/store"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -62,7 +64,10 @@ func (s *site) look() *trace.Run {
 			}
 			out := value.List{}
 			for _, f := range list {
-				labels := map[string]string{"alertname": "QueueStuck", "env": "prod", "instance": f.instance}
+				labels := map[string]string{"alertname": "QueueStuck", "env": "prod"}
+				if f.instance != "" {
+					labels["instance"] = f.instance
+				}
 				if f.severity != "" {
 					labels["severity"] = f.severity
 				}
@@ -98,8 +103,15 @@ func TestIncidentTwoAlertManagersDeliverTheSameAlert(t *testing.T) {
 			t.Fatalf("%+v", target(t, r, "w3"))
 		}
 	}
-	if steps := s.steps(); len(steps) != 1 || len(s.effects) != 1 {
-		t.Errorf("%d actions, %d effects", len(steps), len(s.effects))
+	episodes := map[string]ledger.Episode{}
+	if err := s.store.View(t.Context(), []string{ledger.KeyEpisodes("a")}, func(tx store.ReadTx) (err error) {
+		episodes, err = ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes("a"))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if steps := s.steps(); len(steps) != 1 || len(s.effects) != 1 || len(episodes) != 1 || episodes["instance=w3"].ID != steps[0].Identity.Episode {
+		t.Errorf("%d actions, %d effects, %+v", len(steps), len(s.effects), episodes)
 	}
 }
 
@@ -150,6 +162,50 @@ func TestNoAlertmanagerAnswers(t *testing.T) {
 	r := s.look()
 	if p := r.Runbooks[0].Problem; p == nil || p.Code != problem.MetricsSource || len(s.told) != 1 {
 		t.Errorf("%+v, told %q", p, s.reasons())
+	}
+}
+
+// An alert that does not say for whom it fires may mean every one of the fleet, and one for a target outside of it is not well either: neither may
+// read as health.
+func TestAlertForNobodyKnown(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, onAlert)
+	s.says["a"] = []fired{{severity: "warning", since: 2 * time.Minute}}
+	r := s.look()
+	w3 := target(t, r, "w3")
+	if w3.Condition != trace.Unknown || !strings.Contains(w3.Why, "fires without saying for whom, which may be this one: it has no instance") || len(s.effects) != 0 {
+		t.Errorf("%s: %s", w3.Condition, w3.Why)
+	}
+	s.says["a"] = append(s.says["a"], fired{instance: "w3", severity: "warning", since: 2 * time.Minute})
+	if ev := evaluationOf(t, s.look(), "w3"); ev.Outcome != trace.Refused || !slices.Contains(refusals(ev), "fleet") {
+		t.Errorf("with all others unknown: %+v", ev)
+	}
+	s.says["a"][0].silenced = true
+	if ev := evaluationOf(t, s.look(), "w3"); ev.Outcome != trace.Acted {
+		t.Errorf("with that one silenced: %+v", ev)
+	}
+
+	s = newSite(t, onAlert)
+	s.says["a"] = []fired{{instance: "w9", severity: "warning", since: 2 * time.Minute}}
+	r = s.look()
+	if w9 := target(t, r, "w9"); w9.Condition != trace.Missing || !strings.Contains(w9.Why, "fires for it, and it is not in the fleet") || r.Runbooks[0].Fleet.Missing != 1 {
+		t.Errorf("%+v", w9)
+	}
+}
+
+// A question of a runbook itself needs the answer of every Alertmanager: the deaf one may have what the other has not.
+func TestAskedAlertmanagerIsDeaf(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, strings.NewReplacer(`alert("QueueStuck", labels = {"env": "prod"})`, `every("1m")`, `by = "instance"`, `by = "instance", sick = 'depth > 100'`, `severity = "info"`, `severity = "warning"`).Replace(onAlert))
+	s.sick("w3")
+	delete(s.says, "b")
+	if ev := evaluationOf(t, s.look(), "w3"); ev.Outcome != trace.Failed || !strings.Contains(ev.Reason, "connection refused") || len(s.effects) != 0 {
+		t.Errorf("%+v", ev)
+	}
+	s.says["b"] = []fired{}
+	s.pass(time.Minute)
+	if ev := evaluationOf(t, s.look(), "w3"); ev.Outcome != trace.Acted {
+		t.Errorf("%+v", ev)
 	}
 }
 

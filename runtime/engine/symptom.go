@@ -132,6 +132,13 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 			return nil, guard.FleetView{}, err
 		}
 	}
+	for _, t := range told.strangers(rb, all) {
+		if !slices.Contains(view.Missing, t.Key) {
+			view.Missing = append(view.Missing, t.Key)
+			tr.Fleet.Missing++
+			tr.Targets = append(tr.Targets, t)
+		}
+	}
 	return out, view.Prepared(), nil
 }
 
