@@ -163,10 +163,19 @@ type Notifier interface {
 type Topology interface {
 	// Component is that of ctx.target.
 	Component() (string, error)
-	// Around are the components that one needs, or that need it with down, directly and through others, the nearest first.
+	// Around are the components that one needs, or that need it with down, directly and through others, the nearest first. Without a name it is
+	// ctx.target that is asked about: then the components that its own labels name are among them.
 	Around(component string, down bool) ([]string, error)
-	// Sick is the symptom of a component, as PromQL: its left side, and whether a value of that is sick.
-	Sick(component string) (expr string, holds func(float64) bool, err error)
+	// Symptom is when a component is sick.
+	Symptom(component string) (Symptom, error)
+}
+
+// Symptom is when a component is sick, and how many parts of it there should be. The zero Symptom says that nothing is known.
+type Symptom struct {
+	Expr  string             // PromQL: what Holds judges
+	Holds func(float64) bool // nil if nothing says when the component is sick
+	All   string             // PromQL: its parts; empty if Expr has one answer for all of it
+	By    []string           // the labels that tell the parts apart, in both
 }
 
 // Metrics is the metric source, asked at the time of the run.

@@ -157,15 +157,34 @@ func (a asker) Component() (string, error) {
 
 // Around implements kit.Topology.
 func (a asker) Around(component string, down bool) ([]string, error) {
-	return a.v.e.Settings.Topology.Around(component, down)
+	top := a.v.e.Settings.Topology
+	if component != "" {
+		return top.Around([]string{component}, nil, down)
+	}
+	named := top.Named(a.v.target.Labels)
+	own, err := a.Component()
+	if own != "" {
+		return top.Around([]string{own}, named, down)
+	}
+	if len(named) == 0 {
+		return nil, err
+	}
+	return top.Around(nil, named, down)
 }
 
-// Sick implements kit.Topology.
-func (a asker) Sick(component string) (string, func(float64) bool, error) {
+// Symptom implements kit.Topology.
+func (a asker) Symptom(component string) (kit.Symptom, error) {
 	c, err := a.v.e.Settings.Topology.Component(component)
 	if err != nil || c.Sick.Left == nil {
-		return "", nil, err
+		return kit.Symptom{}, err
 	}
-	s := c.Sick
-	return s.Left.String(), func(x float64) bool { return promexpr.Compare(x, s.Op, s.Threshold) }, nil
+	out := kit.Symptom{
+		Expr:  c.Sick.Left.String(),
+		Holds: func(x float64) bool { return promexpr.Compare(x, c.Sick.Op, c.Sick.Threshold) },
+		By:    c.By,
+	}
+	if c.All != nil {
+		out.All = c.All.String()
+	}
+	return out, nil
 }

@@ -20,6 +20,7 @@ const TopologyFile = "topology.star"
 // Topology is which component needs which. The zero Topology has none.
 type Topology struct {
 	components []Component // in the order of the file
+	label      string      // of a target: the components that it needs itself; empty if none says so
 }
 
 // Component is a part of the whole, such as a service or a database.
@@ -27,19 +28,29 @@ type Component struct {
 	Name  string
 	Needs []string
 	Sick  promexpr.Symptom // without Left if nothing says when it is sick
+	All   *promexpr.Expr   // its parts; nil if Sick has one answer for all of it
+	By    []string         // the labels that tell its parts apart
 	Pos   value.Pos
 }
 
 // TopologyFamilies is the vocabulary of topology.star.
 func TopologyFamilies() []kit.Family {
-	return []kit.Family{{Doc: "Which component needs which, in topology.star at the project's root.", Functions: []kit.Function{{
-		Name: "component", Kind: kit.Declare, Positional: 1, Doc: "Declares a component: what it needs, and when it is sick.",
-		Params: []kit.Param{
-			{Name: "name", Type: kit.StringT, Required: true, Doc: "its name, which is the value of the label component of its targets"},
-			{Name: "needs", Type: kit.Strings, Doc: "the components that it needs to work; none if not given"},
-			{Name: "sick", Type: kit.StringT, Doc: "PromQL that compares a query with a number at its root; nothing is known of it if not given"},
+	return []kit.Family{{Doc: "Which component needs which, in topology.star at the project's root.", Functions: []kit.Function{
+		{
+			Name: "component", Kind: kit.Declare, Positional: 1, Doc: "Declares a component: what it needs, and when it is sick.",
+			Params: []kit.Param{
+				{Name: "name", Type: kit.StringT, Required: true, Doc: "its name, which is the value of the label component of its targets"},
+				{Name: "needs", Type: kit.Strings, Doc: "the components that it needs to work; none if not given"},
+				{Name: "sick", Type: kit.StringT, Doc: "PromQL that compares a query with a number at its root; nothing is known of it if not given"},
+				{Name: "all", Type: kit.StringT, Doc: "PromQL: its parts, each of which must be known; without it sick must have one answer, such as that of max(...)"},
+				{Name: "by", Type: kit.Strings, Doc: "with all, the label or labels that tell its parts apart"},
+			},
 		},
-	}}}}
+		{
+			Name: "needs_label", Kind: kit.Declare, Positional: 1, Doc: "Names a label of targets whose value is the components, separated by commas, that this one target needs besides those of its component.",
+			Params: []kit.Param{{Name: "label", Type: kit.StringT, Required: true, Doc: "the label, such as storage"}},
+		},
+	}}}
 }
 
 // loadTopology reads topology.star, if there is one.
@@ -64,13 +75,29 @@ func loadTopology(ctx context.Context, w sandbox.Worker, t *Tree) (Topology, []s
 		if d.err != nil {
 			return Topology{}, nil, d.err
 		}
-		c := Component{Name: f.words("name"), Needs: f.strings("needs"), Pos: r.Pos}
+		if r.Type == "needs_label" {
+			if out.label != "" {
+				f.fail("label", "the label %q says already what a target needs", out.label)
+			}
+			out.label = f.words("label")
+			continue
+		}
+		c := Component{Name: f.words("name"), Needs: f.strings("needs"), By: f.strings("by"), Pos: r.Pos}
 		if f.has("sick") {
 			if e := f.query("sick", nil); e != nil {
 				if c.Sick, err = e.Symptom(); err != nil {
 					f.keepQuery("sick", err)
 				}
 			}
+		}
+		if f.has("all") {
+			c.All = f.query("all", nil)
+		}
+		switch {
+		case f.has("all") && (!f.has("by") || !f.has("sick")):
+			f.fail("all", "goes with by, the labels that tell the parts apart, and with sick, when one of them is")
+		case f.has("by") && !f.has("all"):
+			f.fail("by", "tells parts apart, and there are none without all")
 		}
 		if slices.ContainsFunc(out.components, func(o Component) bool { return o.Name == c.Name }) {
 			f.fail("name", "%q is declared twice", c.Name)
@@ -112,20 +139,39 @@ func (t Topology) Component(name string) (Component, error) {
 	return Component{}, problem.New(problem.NotFound, "%s has no component %q%s", TopologyFile, name, problem.DidYouMean(name, t.names()))
 }
 
-// Around are the components that one needs, or that need it with down, directly and through others, the nearest first, in the order of the file.
-func (t Topology) Around(name string, down bool) ([]string, error) {
-	if _, err := t.Component(name); err != nil {
-		return nil, err
+// Named are the components that a target's own label says that it needs.
+func (t Topology) Named(labels map[string]string) []string {
+	var out []string
+	for name := range strings.SplitSeq(labels[t.label], ",") {
+		if name = strings.TrimSpace(name); t.label != "" && name != "" {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// Around are the components that those of start need, or that need them with down, directly and through others, the nearest first, in the order of
+// the file. Those of start are not among them. What is needed besides, by one target, is near as well if it is not down.
+func (t Topology) Around(start, needed []string, down bool) ([]string, error) {
+	for _, name := range slices.Concat(start, needed) {
+		if _, err := t.Component(name); err != nil {
+			return nil, err
+		}
 	}
 	var out []string
-	for near := []string{name}; len(near) > 0; {
+	if down {
+		needed = nil
+	}
+	for near := start; len(near)+len(needed) > 0; needed = nil {
 		var next []string
 		for _, c := range t.components {
+			found := slices.Contains(needed, c.Name)
 			for _, n := range near {
 				of, _ := t.Component(n)
-				if (down && slices.Contains(c.Needs, n) || !down && slices.Contains(of.Needs, c.Name)) && c.Name != name && !slices.Contains(out, c.Name) {
-					out, next = append(out, c.Name), append(next, c.Name)
-				}
+				found = found || down && slices.Contains(c.Needs, n) || !down && slices.Contains(of.Needs, c.Name)
+			}
+			if found && !slices.Contains(start, c.Name) && !slices.Contains(out, c.Name) {
+				out, next = append(out, c.Name), append(next, c.Name)
 			}
 		}
 		near = next
