@@ -176,8 +176,16 @@ func (l *life) run() {
 	l.t.Logf("run %s: exit %d, %v, steps %s", r.ID, r.Exit, err, l.states())
 }
 
+// halt asks again, as a person would, if it is told that a disk of this busy machine did not answer in time.
 func (l *life) halt() {
-	if err := l.state.Halt(context.Background(), control.HaltRequest{Reason: "fire", By: "ann"}); err != nil {
+	var err error
+	for range 30 {
+		var p *problem.Problem
+		if err = l.state.Halt(context.Background(), control.HaltRequest{Reason: "fire", By: "ann"}); !errors.As(err, &p) || p.Code != problem.HaltUnsure {
+			break
+		}
+	}
+	if err != nil {
 		l.t.Errorf("%v", err)
 	}
 }

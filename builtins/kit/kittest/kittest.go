@@ -21,14 +21,23 @@ type Host struct {
 	Vectors map[string][]kit.Sample // by expression
 	Ranges  map[string][]kit.Series
 	Fires   []kit.Alert
-	Err     error      // returned by every question, if set
-	Asked   []Question // in order
+	Before  *kit.Attempt             // what was last done to the target
+	Started map[string]time.Duration // by action: how long ago it started
+	Changed map[string]*kit.Change   // by component; that of ctx.target is ""
+	Kept    map[string]value.Value   // what the runbook remembers
+	Told    []string                 // what was told to the owner
+	Err     error                    // returned by every question, if set
+	Asked   []Question               // in order
 }
 
 var (
 	_ kit.Host    = (*Host)(nil)
 	_ kit.Metrics = (*Host)(nil)
 	_ kit.Alerts  = (*Host)(nil)
+
+	_ kit.Memory   = (*Host)(nil)
+	_ kit.State    = (*Host)(nil)
+	_ kit.Notifier = (*Host)(nil)
 )
 
 // Question is one question that a family asked.
@@ -63,6 +72,42 @@ func (h *Host) Alerts() kit.Alerts { return h }
 func (h *Host) Firing(_ context.Context, name string, where map[string]string) ([]kit.Alert, error) {
 	h.Asked = append(h.Asked, Question{Expr: name, Where: where})
 	return h.Fires, h.Err
+}
+
+// LastAttempt implements kit.Memory.
+func (h *Host) LastAttempt(context.Context) (*kit.Attempt, error) { return h.Before, h.Err }
+
+// LastStarted implements kit.Memory.
+func (h *Host) LastStarted(_ context.Context, action string) (time.Duration, bool, error) {
+	age, ok := h.Started[action]
+	return age, ok, h.Err
+}
+
+// LastChange implements kit.Memory.
+func (h *Host) LastChange(_ context.Context, component string) (*kit.Change, error) {
+	return h.Changed[component], h.Err
+}
+
+// Get implements kit.State.
+func (h *Host) Get(_ context.Context, key string) (value.Value, bool, error) {
+	v, ok := h.Kept[key]
+	return v, ok, h.Err
+}
+
+// Set implements kit.State.
+func (h *Host) Set(_ context.Context, key string, v value.Value) error {
+	if h.Err == nil {
+		h.Kept[key] = v
+	}
+	return h.Err
+}
+
+// Tell implements kit.Notifier.
+func (h *Host) Tell(_ context.Context, text string) error {
+	if h.Err == nil {
+		h.Told = append(h.Told, text)
+	}
+	return h.Err
 }
 
 // Call calls a function as the engine does: arguments are checked and defaults added first.
