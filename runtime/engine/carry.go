@@ -163,9 +163,7 @@ func (v *evaluation) move(step *action.Step, rec *trace.Action, ev action.Event)
 		}
 		attempt.Control = attempt.Control || v.killed
 		if ev.To == action.Begun {
-			if m, ok := tx.(store.Marker); ok {
-				m.Mark()
-			}
+			store.Mark(tx)
 		}
 		return ledger.SettleStep(tx, attempt, next)
 	})

@@ -135,6 +135,7 @@ func Respond(ctx context.Context, st store.Store, read Clock, id string, answer 
 		if err := look(tx, now); err != nil {
 			return err
 		}
+		store.Mark(tx)
 		return putApproval(tx, now, got)
 	})
 	return got, err

@@ -38,6 +38,7 @@ func TellBreaker(tx store.Tx, now action.Clock, events ...breaker.Event) (breake
 	if err != nil {
 		return d, err
 	}
+	state := d.State
 	for _, e := range events {
 		if d, err = d.Apply(e, now); err != nil {
 			return d, err
@@ -49,6 +50,9 @@ func TellBreaker(tx store.Tx, now action.Clock, events ...breaker.Event) (breake
 	}
 	if !bytes.Equal(before, after) {
 		tx.Put(KeyBreaker, after)
+	}
+	if d.State != state {
+		store.Mark(tx)
 	}
 	return d, nil
 }

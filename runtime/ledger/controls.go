@@ -68,6 +68,7 @@ func change(ctx context.Context, st store.Store, now Clock, fn func(c *Controls,
 		if err := Write(tx, "control/"+at.UTC().Format("20060102-150405.000000000")+"-"+ev.Name, ev); err != nil {
 			return err
 		}
+		store.Mark(tx)
 		return Write(tx, KeyControls, c)
 	})
 }

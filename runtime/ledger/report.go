@@ -182,6 +182,7 @@ func Resolve(ctx context.Context, st store.Store, now Clock, s *action.Step, ev 
 		if err := step.Apply(ev, at); err != nil {
 			return err
 		}
+		store.Mark(tx)
 		if step.State != ev.To {
 			return PutLate(tx, step)
 		}
@@ -216,6 +217,7 @@ func CloseAttempt(ctx context.Context, st store.Store, now Clock, id, person, wh
 		if err := a.Apply(action.AttemptEvent{To: action.Closed, By: action.ByPerson, Why: why, Person: person, Steps: steps}, at); err != nil {
 			return err
 		}
+		store.Mark(tx)
 		return Put(tx, a, nil)
 	})
 	return a, err

@@ -7,7 +7,8 @@
 //   - Two Updates, in one process or in several, are as if one ran after the other.
 //   - After an error other than ErrUnknown nothing was written. After ErrUnknown nobody knows: the
 //     caller must not act.
-//   - A store that has lost an acknowledged record does not open: the error says so.
+//   - A store that has lost an acknowledged record by damage does not open: the error says so. After a power cut that reaches as
+//     far as the last commit that was marked, and all before it.
 package store
 
 import (
@@ -31,11 +32,17 @@ type Tx interface {
 	Delete(key string)
 }
 
-// Marker is an optional ability of a Tx. Mark asks that losing this commit later, by damage to the store, cannot go
-// unnoticed from the moment Update returns. Call it in the commit after which an effect may begin. An adapter that
-// gives this to every commit has Mark do nothing.
+// Marker is an optional ability of a Tx. Mark asks that losing this commit later, or one before it, by damage to the store, cannot go
+// unnoticed from the moment Update returns, not even if the power is cut first.
 type Marker interface {
 	Mark()
+}
+
+// Mark marks a commit: one after which an effect may begin, or on which a person relies.
+func Mark(tx Tx) {
+	if m, ok := tx.(Marker); ok {
+		m.Mark()
+	}
 }
 
 // Store is what decides and records. Keys are printable ASCII with '/' between parts.

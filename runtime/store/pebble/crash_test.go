@@ -45,16 +45,18 @@ func newMem(t testing.TB) *vfs.MemFS {
 
 // double increments two numbers that must always be equal.
 func double(ctx context.Context, s store.Store) error {
-	return s.Update(ctx, []string{"x"}, func(tx store.Tx) error {
-		n, err := number(tx, "x")
-		if err != nil {
-			return err
-		}
-		val := []byte(strconv.Itoa(n + 1))
-		tx.Put("x", val)
-		tx.Put("y", val)
-		return nil
-	})
+	return s.Update(ctx, []string{"x"}, doubling)
+}
+
+func doubling(tx store.Tx) error {
+	n, err := number(tx, "x")
+	if err != nil {
+		return err
+	}
+	val := []byte(strconv.Itoa(n + 1))
+	tx.Put("x", val)
+	tx.Put("y", val)
+	return nil
 }
 
 func number(tx store.ReadTx, key string) (int, error) {

@@ -63,6 +63,9 @@ func (d *database) breaks(p *problem.Problem) {
 func (d *database) close() error {
 	close(d.gone)
 	err := d.db.Close()
+	if d.mark != nil && d.broken.Load() != nil {
+		d.mark.behind = 0 // it is not known what it may say
+	}
 	if d.mark != nil {
 		err = errors.Join(err, d.mark.close())
 	}
@@ -91,9 +94,10 @@ func (d *database) get(key string) ([]byte, error) {
 	return val, nil
 }
 
-// commit writes what a group of transactions collected, the log record and the trimming of the log in one synced batch, and then the mark. The
-// order matters: a mark ahead of the database would look like a lost record after a crash. The same writes make the same batch.
-func (d *database) commit(writes map[string][]byte) error {
+// commit writes what a group of transactions collected, the log record and the trimming of the log in one synced batch, and then the mark, which
+// it waits for if marked. The order matters: a mark ahead of the database would look like a lost record after a crash. The same writes make the
+// same batch.
+func (d *database) commit(writes map[string][]byte, marked bool) error {
 	b := d.db.NewBatch()
 	defer func() { _ = b.Close() }()
 	sum := sha256.New()
@@ -108,7 +112,10 @@ func (d *database) commit(writes map[string][]byte) error {
 		if err != nil {
 			return d.cfg.unusable(err, "prepare commit")
 		}
-		fmt.Fprintf(sum, "%q %q\n", k, writes[k])
+		// With their lengths, so that no two histories are the same bytes.
+		head := binary.AppendUvarint(binary.AppendUvarint(nil, uint64(len(k))), uint64(len(writes[k])))
+		sum.Write(append(head, k...))
+		sum.Write(writes[k])
 	}
 	seq := d.seq + 1
 	var c chain
@@ -124,7 +131,7 @@ func (d *database) commit(writes map[string][]byte) error {
 		return d.cfg.unusable(err, "prepare commit")
 	}
 	if d.cfg.without == markFirst {
-		if err := d.mark.write(seq, c); err != nil {
+		if err := d.mark.write(seq, c, true); err != nil {
 			return d.lost(err)
 		}
 	}
@@ -135,7 +142,7 @@ func (d *database) commit(writes map[string][]byte) error {
 	if err := b.Commit(sync); err != nil {
 		return d.lost(err)
 	}
-	if err := d.mark.write(seq, c); err != nil {
+	if err := d.mark.write(seq, c, marked && d.cfg.without != unsyncedMark); err != nil {
 		return d.lost(err)
 	}
 	d.seq, d.chain, d.floor = seq, c, floor

@@ -153,7 +153,7 @@ func (s *Store) lead(u *update) error {
 			s.end()
 		}
 	}()
-	writes, size := db.carryOut(group)
+	writes, size, marked := db.carryOut(group)
 	carried = true
 	if len(writes) > 0 {
 		err = s.cfg.checkSpace(size)
@@ -164,7 +164,7 @@ func (s *Store) lead(u *update) error {
 		return u.answer()
 	}
 	done := s.start(func() error {
-		err := db.commit(writes)
+		err := db.commit(writes, marked)
 		finish(group, err)
 		return err
 	})
@@ -186,8 +186,9 @@ func finish(group []*update, err error) {
 	}
 }
 
-// carryOut runs the transactions of a group, one after the other, and returns what they want to write together.
-func (d *database) carryOut(group []*update) (writes map[string][]byte, size uint64) {
+// carryOut runs the transactions of a group, one after the other, and returns what they want to write together, and whether one of them wants it
+// marked.
+func (d *database) carryOut(group []*update) (writes map[string][]byte, size uint64, marked bool) {
 	writes = map[string][]byte{}
 	for _, u := range group {
 		if err := u.ctx.Err(); err != nil {
@@ -205,8 +206,9 @@ func (d *database) carryOut(group []*update) (writes map[string][]byte, size uin
 		}
 		maps.Copy(writes, t.writes)
 		size += t.size
+		marked = marked || t.marked
 	}
-	return writes, size
+	return writes, size, marked
 }
 
 // run calls the transaction's function. A panic of it belongs to its caller.

@@ -10,11 +10,15 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// The mark file names the last commit that was acknowledged. It has two slots, a disk block apart, written in turn, so
-// that a write that is cut short leaves the other one. A slot is one line of text:
+// The mark file names the last commit that was acknowledged. It has two slots, a disk block apart, so that a write that is cut short leaves the
+// other one: whatever is not synced yet goes to the one slot, and the other one, which is, stays as it is until then. A slot is one line of text:
 //
 //	runbook-mark 1 00000000000000000042 <chain, 32 hex digits> <crc32c, 8 hex digits>
+//
+// Every commit writes its mark, and only one that must be marked waits for the disk, or one of maxBehind. So what a process has written stays
+// marked when it is killed, and after a power cut the log may be ahead of the mark by so many commits.
 const (
+	maxBehind = 128
 	slotApart = 4096
 	slotSize  = len("runbook-mark 1 ") + 20 + 1 + 32 + 1 + 8 + 1
 )
@@ -22,11 +26,13 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 type mark struct {
-	f     vfs.File
-	seq   uint64
-	chain chain
-	next  int64 // the slot to write next: the other one
-	torn  bool  // one slot is unreadable
+	f       vfs.File
+	seq     uint64
+	chain   chain
+	next    int64 // the slot to write next: the other one is durable
+	torn    bool  // one slot is unreadable
+	behind  int   // commits since the last sync
+	settled bool  // this process has synced what it found
 }
 
 func slotText(seq uint64, c chain) []byte {
@@ -108,16 +114,36 @@ func (m *mark) read() error {
 	return nil
 }
 
-// write returns when the mark is durable.
-func (m *mark) write(seq uint64, c chain) error {
+// write writes the mark. With sync it is durable when write returns.
+func (m *mark) write(seq uint64, c chain, sync bool) error {
+	if !m.settled {
+		// The slot that was found may be one that a killed process did not sync: then it is not yet the one to fall back on.
+		if err := m.f.SyncData(); err != nil {
+			return err
+		}
+		m.settled = true
+	}
 	if _, err := m.f.WriteAt(slotText(seq, c), m.next*slotApart); err != nil {
 		return err
+	}
+	m.seq, m.chain, m.torn = seq, c, false
+	m.behind++
+	if sync || m.behind >= maxBehind {
+		return m.sync()
+	}
+	return nil
+}
+
+// sync makes durable what was written.
+func (m *mark) sync() error {
+	if m.behind == 0 {
+		return nil
 	}
 	if err := m.f.SyncData(); err != nil {
 		return err
 	}
-	m.seq, m.chain, m.next, m.torn = seq, c, 1-m.next, false
+	m.behind, m.next = 0, 1-m.next
 	return nil
 }
 
-func (m *mark) close() error { return m.f.Close() }
+func (m *mark) close() error { return errors.Join(m.sync(), m.f.Close()) }

@@ -171,25 +171,23 @@ func (d *database) verify() error {
 	return d.compareMark(marked)
 }
 
-// compareMark judges the log's end against the mark; marked is what the log has for the marked commit. A commit becomes
-// durable before its mark, and the next one only after it, so that the log may be ahead by exactly one; and a slot of the
-// mark is torn only while that one is being marked.
+// compareMark judges the log's end against the mark; marked is what the log has for the marked commit. A commit becomes durable before its mark,
+// and its mark after at most maxBehind of them, so that the log may be ahead by so many and the one that was being marked.
 func (d *database) compareMark(marked *chain) error {
 	m := d.mark
 	switch {
 	case d.seq < m.seq:
 		return d.cfg.damaged("commits %d to %d were acknowledged and are gone", d.seq+1, m.seq)
-	case marked == nil || d.seq > m.seq+1:
+	case marked == nil || d.seq > m.seq+maxBehind:
 		return d.cfg.damaged("it ends at commit %d, but the mark %s says %d: they are not of the same time", d.seq, d.cfg.MarkFile, m.seq)
 	case *marked != m.chain:
 		return d.cfg.damaged("commit %d is not the one that the mark %s was set for: they are not of the same store", m.seq, d.cfg.MarkFile)
-	case m.torn && d.seq == m.seq:
-		return d.cfg.damaged("half of the mark %s is unreadable, and it was not being written", d.cfg.MarkFile)
 	case d.readOnly || d.seq == m.seq && !m.torn:
 		return nil
 	}
-	// The last process ended between a commit and its mark. What is read from here on must not get lost unnoticed either.
-	if err := m.write(d.seq, d.chain); err != nil {
+	// The last process ended between a commit and its mark, or the power was cut before that was durable. What is read from here on must not get
+	// lost unnoticed either.
+	if err := m.write(d.seq, d.chain, true); err != nil {
 		return d.cfg.unusable(err, "write mark %s", d.cfg.MarkFile)
 	}
 	return nil

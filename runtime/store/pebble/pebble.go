@@ -13,8 +13,8 @@
 //   - Pebble's own lock is lost when any code in the holder opens and closes the LOCK file, and its error names nobody.
 //     The flock is on a file of our own with the holder's name in it.
 //
-// The mark is synced for every commit, not only for those that ask: a commit then takes 1.3 to 1.5 times as long, and the
-// port says that a store that lost any acknowledged record does not open.
+// The mark is written with every commit and waits for the disk only with those that ask, as the one before an effect does: what a killed process
+// has written is marked all the same, and what a power cut leaves unmarked is on the disk, so that it takes damage besides to lose it unnoticed.
 package pebble
 
 import (

@@ -16,6 +16,7 @@ type tx struct {
 	before   map[string][]byte // what transactions before it in its group have written
 	writes   map[string][]byte // nil: deleted
 	size     uint64
+	marked   bool
 	err      error // the first misuse or failed read; it spoils the transaction even if fn ignores it
 }
 
@@ -86,8 +87,8 @@ func (t *tx) Delete(key string) {
 	t.writes[key] = nil
 }
 
-// Mark implements store.Marker: every commit is marked.
-func (t *tx) Mark() {}
+// Mark implements store.Marker.
+func (t *tx) Mark() { t.marked = true }
 
 func (t *tx) fail(err error) {
 	if t.err == nil {
