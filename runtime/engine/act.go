@@ -73,16 +73,7 @@ func (v *evaluation) act(ctx context.Context, req kit.Request, params []kit.Para
 // prepare takes the call apart and finds out where it would act.
 func (v *evaluation) prepare(ctx context.Context, req kit.Request, params []kit.Param, args kit.Args, rec *trace.Action) (*call, error) {
 	c := &call{name: rec.Action, plugin: req.Family, pos: req.Pos, must: true}
-	own := map[string]value.Value{}
-	for _, p := range params {
-		if a, ok := args[p.Name]; ok {
-			own[p.Name] = a
-		}
-	}
-	for _, p := range kit.ReservedActionParams() {
-		delete(own, p.Name)
-	}
-	c.args = value.Map(own)
+	c.args = ownArgs(params, args)
 	c.shown = hideSecrets(c.args, params)
 	rec.Args = c.shown
 	c.reason = text(args["reason"])
@@ -135,6 +126,20 @@ func (v *evaluation) prepare(ctx context.Context, req kit.Request, params []kit.
 		return c, err
 	}
 	return c, v.fits(c)
+}
+
+// ownArgs are the arguments that are the plugin's, without those of every action.
+func ownArgs(params []kit.Param, args kit.Args) value.Dict {
+	own := map[string]value.Value{}
+	for _, p := range params {
+		if a, ok := args[p.Name]; ok {
+			own[p.Name] = a
+		}
+	}
+	for _, p := range kit.ReservedActionParams() {
+		delete(own, p.Name)
+	}
+	return value.Map(own)
 }
 
 // fits refuses an action that could take longer than what is left of the run.

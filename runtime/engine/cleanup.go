@@ -18,26 +18,42 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
-// keepSource stores the files of a runbook that has a cleanup and is about to act, once: its cleanup goes by them, whatever becomes of the
-// project. KeySource is read.
+// keepSource stores the files of a runbook that has a cleanup and is about to act: its cleanup goes by them, whatever becomes of the project.
+// KeySource is read.
 func (v *evaluation) keepSource(tx store.Tx) error {
 	if !v.rb.HasCleanup {
 		return nil
 	}
-	key := ledger.KeySource(v.rb.Digest)
-	before, err := tx.Get(key)
-	if err != nil || before != nil {
+	src, err := closure(v.files, v.rb)
+	if err != nil {
 		return err
 	}
-	src := ledger.Source{Path: v.rb.Path, Files: map[string]string{}}
-	for _, f := range v.rb.Closure {
-		text, err := v.files.Read(f.Path)
+	return ledger.KeepSource(tx, v.rb.Digest, src, v.e.run.Started)
+}
+
+// keepSource has the files of a runbook that is evaluated stored with the trace of the run, so that it can be decided again.
+func (e *engine) keepSource(rb *project.Runbook) error {
+	src, err := closure(e.files, rb)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sources[rb.Digest] = src
+	return nil
+}
+
+// closure is a runbook with all that it loads.
+func closure(files sandbox.Source, rb *project.Runbook) (*ledger.Source, error) {
+	src := &ledger.Source{Path: rb.Path, Files: map[string]string{}}
+	for _, f := range rb.Closure {
+		text, err := files.Read(f.Path)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		src.Files[f.Path] = string(text)
 	}
-	return ledger.Write(tx, key, src)
+	return src, nil
 }
 
 // cleanups evaluates cleanup(ctx) of every attempt that waits for it and whose owner is no longer at work. What cannot be cleaned up keeps its target,
@@ -80,9 +96,12 @@ func (e *engine) cleanup(ctx context.Context, id string) error {
 	v := &evaluation{
 		e: e, target: a.Target, attempt: a, cleaning: true,
 		// How wide the problem is was judged when the attempt began; what matters now is the one target.
-		fleet:   guard.FleetView{ID: a.Fleet, Members: []string{a.Target.Key}, Sick: []string{a.Target.Key}},
-		record:  &trace.Evaluation{Episode: a.Episode, Number: a.Number, Attempt: a.ID},
-		cleaned: &trace.Cleanup{Attempt: a.ID, Runbook: a.Runbook, Path: a.Path, Target: a.Target.Key, State: action.CleanupRuns, Why: lastWhy(a)},
+		fleet:  guard.FleetView{ID: a.Fleet, Members: []string{a.Target.Key}, Sick: []string{a.Target.Key}},
+		record: &trace.Evaluation{Episode: a.Episode, Number: a.Number, Attempt: a.ID},
+		cleaned: &trace.Cleanup{
+			Attempt: a.ID, Runbook: a.Runbook, Path: a.Path, Target: a.Target.Key, State: action.CleanupRuns, Why: lastWhy(a),
+			Name: a.Target.Name, Labels: a.Target.Labels, Digest: a.Source, Steps: doneSteps(steps),
+		},
 	}
 	v.cleaned.Evaluation = v.record
 	e.mu.Lock()
@@ -92,9 +111,10 @@ func (e *engine) cleanup(ctx context.Context, id string) error {
 	w, err := v.loadKept(ctx, a)
 	if err == nil {
 		defer w.Close()
+		v.cleaned.Params = v.rb.Params
 		e.prestartFor(v.rb, v.target)
 		res, err = w.Evaluate(ctx, a.Path, "cleanup", v.rb.Vocabulary, v.files, sandbox.Context{
-			Now: e.run.Started, Target: contextTarget(a.Target), Params: v.rb.Params, Attempt: a.Number, Steps: doneSteps(steps),
+			Now: e.run.Started, Target: contextTarget(a.Target), Params: v.rb.Params, Attempt: a.Number, Steps: v.cleaned.Steps,
 		}, v)
 	}
 	v.record.Events = weave(v.record.Events, res.Events)
@@ -141,12 +161,7 @@ func (e *engine) claimCleanup(ctx context.Context, a *action.Attempt) (mine *act
 
 // loadKept loads the runbook from the files that were kept with the attempt.
 func (v *evaluation) loadKept(ctx context.Context, a *action.Attempt) (sandbox.Worker, error) {
-	var src *ledger.Source
-	key := ledger.KeySource(a.Source)
-	err := v.e.Store.View(ctx, []string{key}, func(tx store.ReadTx) (err error) {
-		src, err = ledger.Read[*ledger.Source](tx, key)
-		return err
-	})
+	src, err := ledger.LoadSource(ctx, v.e.Store, a.Source)
 	if err != nil {
 		return nil, err
 	}

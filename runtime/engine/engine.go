@@ -93,13 +93,14 @@ type engine struct {
 	deadline time.Time
 	doubtful []ledger.Doubt // what is in doubt when the run ends
 	broken   breaker.Doc    // where the breaker stands then
-	mu       sync.Mutex     // over conns and run.Cleanups and run.Recovered
+	mu       sync.Mutex     // over conns, sources, run.Cleanups and run.Recovered
 	conns    map[string]pluginhost.Connection
+	sources  map[string]*ledger.Source // of what was evaluated, by digest
 }
 
 // Run is one pass. The trace is returned also with an error, which means that the run could not be completed.
 func Run(ctx context.Context, d Deps, o Options) (*trace.Run, error) {
-	e := &engine{Deps: d, Options: o, dry: o.DryRun, files: d.Tree.Frozen(), conns: map[string]pluginhost.Connection{}}
+	e := &engine{Deps: d, Options: o, dry: o.DryRun, files: d.Tree.Frozen(), conns: map[string]pluginhost.Connection{}, sources: map[string]*ledger.Source{}}
 	started := e.wall()
 	e.deadline = started.Add(d.Settings.Deadline)
 	e.run = &trace.Run{

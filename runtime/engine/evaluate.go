@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -39,6 +40,7 @@ type evaluation struct {
 	cleaning bool
 	cleaned  *trace.Cleanup
 
+	kept     int             // bytes of answers
 	branches []sandbox.Event // seen until now
 	lost     bool            // and there were more
 
@@ -97,7 +99,11 @@ func (v *evaluation) Call(ctx context.Context, req kit.Request) (value.Value, er
 		return nil, v.end(trace.Interrupted, v.e.interrupted(err))
 	}
 	if fn.Kind == kit.Action || fn.Kind == "" {
-		return v.act(ctx, req, fn.Params, args)
+		val, err := v.act(ctx, req, fn.Params, args)
+		if err == nil {
+			v.record.Events[len(v.record.Events)-1].Action.Value = v.keep(val)
+		}
+		return val, err
 	}
 	q := &trace.Query{Function: req.Family + "." + req.Function, At: v.e.run.Started, Pos: req.Pos, Args: hideSecrets(value.Map(args), fn.Params)}
 	v.record.Events = append(v.record.Events, trace.Event{Query: q})
@@ -116,7 +122,25 @@ func (v *evaluation) Call(ctx context.Context, req kit.Request) (value.Value, er
 	if q.Answer == "" {
 		q.Answer = renderValue(val)
 	}
+	q.Value = v.keep(val)
 	return val, nil
+}
+
+// What is kept of the answers that one evaluation got, in bytes: as much as a decision needs to be made again, and no copy of the data that a
+// query has aggregated badly.
+const (
+	keptAnswer  = 16 << 10
+	keptAnswers = 128 << 10
+)
+
+// keep is an answer as the trace has it, nil if it is too long.
+func (v *evaluation) keep(val value.Value) json.RawMessage {
+	b, err := value.Marshal(val)
+	if err != nil || len(b) > keptAnswer || v.kept+len(b) > keptAnswers {
+		return nil
+	}
+	v.kept += len(b)
+	return b
 }
 
 func (v *evaluation) pluginQuery(ctx context.Context, fam kit.Family, fn kit.Function, args kit.Args, q *trace.Query) (value.Value, error) {
@@ -148,6 +172,9 @@ func (e *engine) evaluate(ctx context.Context, w sandbox.Worker, rb *project.Run
 		return err
 	}
 	e.prestartFor(rb, v.target)
+	if err := e.keepSource(rb); err != nil {
+		return err
+	}
 	res, err := w.Evaluate(ctx, rb.Path, "run", rb.Vocabulary, e.files, sandbox.Context{
 		Now: e.run.Started, Target: contextTarget(v.target), Params: rb.Params, Attempt: v.record.Number,
 	}, v)
@@ -279,6 +306,17 @@ func (v *evaluation) conclude(ctx context.Context, res sandbox.Result, err error
 		}
 		r.Outcome, r.Problem = trace.Failed, v.e.asProblem(problem.Script, err, "%s", path)
 		r.Reason = r.Problem.Message
+	default:
+		concludeScript(r, res, v.acted)
+		if r.Outcome == trace.Nothing && r.Reason == "" && v.e.dry {
+			r.Reason = "dry run: nothing was done"
+		}
+	}
+}
+
+// concludeScript names the outcome of an evaluation that came to its end, from what it returned.
+func concludeScript(r *trace.Evaluation, res sandbox.Result, acted bool) {
+	switch {
 	case res.Outcome != nil && res.Outcome.Type == "escalate":
 		r.Outcome, r.Reason = trace.Escalated, fieldText(res.Outcome, "reason")
 	case res.Outcome != nil && res.Outcome.Type == "nothing":
@@ -287,13 +325,10 @@ func (v *evaluation) conclude(ctx context.Context, res sandbox.Result, err error
 		r.Outcome = trace.Failed
 		r.Problem = problem.New(problem.Script, "run returned %s", res.Outcome.Type).At(res.Outcome.Pos).WithHint("return escalate(reason) or nothing(reason), or let run end")
 		r.Reason = r.Problem.Message
-	case v.acted:
+	case acted:
 		r.Outcome = trace.Acted
 	default:
 		r.Outcome = trace.Nothing
-		if v.e.dry {
-			r.Reason = "dry run: nothing was done"
-		}
 	}
 }
 

@@ -67,15 +67,27 @@ func (e *engine) forget(ctx context.Context) error {
 	if e.Settings.Retention <= 0 {
 		return nil
 	}
-	_, err := ledger.Forget(ctx, e.Store, e.Sample, e.wall().Add(-e.Settings.Retention))
-	return err
+	horizon := e.wall().Add(-e.Settings.Retention)
+	if _, err := ledger.Forget(ctx, e.Store, e.Sample, horizon); err != nil {
+		return err
+	}
+	return ledger.ForgetSources(ctx, e.Store, e.Sample, horizon)
 }
 
-// save writes the trace.
+// save writes the trace, with the files of what was evaluated.
 func (e *engine) save(ctx context.Context) error {
-	return e.Store.Update(ctx, []string{ledger.KeyClock}, func(tx store.Tx) error {
+	keys := []string{ledger.KeyClock}
+	for digest := range e.sources {
+		keys = append(keys, ledger.KeySource(digest))
+	}
+	return e.Store.Update(ctx, keys, func(tx store.Tx) error {
 		if _, err := ledger.Tick(tx, e.Sample); err != nil {
 			return err
+		}
+		for digest, src := range e.sources {
+			if err := ledger.KeepSource(tx, digest, src, e.run.Started); err != nil {
+				return err
+			}
 		}
 		b, err := trace.Encode(e.run)
 		if err != nil {

@@ -208,7 +208,7 @@ func TestSecretArguments(t *testing.T) {
 		t.Errorf("the plugin got %s", renderValue(got))
 	}
 	for key, val := range w.dump(t) {
-		if strings.Contains(val, "hunter2") {
+		if strings.Contains(val, "hunter2") && !strings.HasPrefix(key, "source/") { // which is the file that its author wrote it into
 			t.Errorf("%s holds the secret", key)
 		}
 	}

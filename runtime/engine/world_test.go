@@ -237,9 +237,10 @@ func (p *proc) run() (*trace.Run, error) {
 	if err != nil {
 		w.t.Fatalf("%v", err)
 	}
-	return Run(p.ctx, Deps{
+	vocabulary := slices.Concat(declare.Families(), []kit.Family{metrics.Family(), alerts.Family()}, families)
+	r, err := Run(p.ctx, Deps{
 		State: w.state, Store: p.st, Host: p.host, Tree: w.tree, Settings: w.settings,
-		Families: slices.Concat(declare.Families(), []kit.Family{metrics.Family(), alerts.Family()}, families),
+		Families: vocabulary,
 		Spawn:    func(ctx context.Context) (sandbox.Worker, error) { return sandbox.Spawner{}.Start(ctx) },
 		Sample:   w.sample, Now: func() time.Time { return w.now },
 		Env:  func(k string) (string, bool) { v, ok := p.env[k]; return v, ok },
@@ -277,6 +278,44 @@ func (p *proc) run() (*trace.Run, error) {
 			}
 		},
 	}, p.opts)
+	if err == nil && !p.isDead() && p.ctx.Err() == nil {
+		w.decidesAgain(r, vocabulary)
+	}
+	return r, err
+}
+
+// decidesAgain is true of every run that a test makes: the same source and the record of the run give the same decision.
+func (w *world) decidesAgain(r *trace.Run, families []kit.Family) {
+	w.t.Helper()
+	b, err := trace.Encode(r)
+	if err != nil {
+		w.t.Fatalf("%v", err)
+	}
+	if r, err = trace.Decode(b); err != nil {
+		w.t.Fatalf("%v", err)
+	}
+	decided, err := Replay{
+		Families: families,
+		Spawn:    func(ctx context.Context) (sandbox.Worker, error) { return sandbox.Spawner{}.Start(ctx) },
+		Source: func(ctx context.Context, _, digest string) (sandbox.Source, error) {
+			if r.DryRun {
+				return w.tree, nil // which leaves nothing behind
+			}
+			src, err := ledger.LoadSource(ctx, w.store, digest)
+			if err == nil && src == nil {
+				err = fmt.Errorf("the files of %s are not kept", digest)
+			}
+			return src, err
+		},
+	}.Run(context.Background(), r)
+	if err != nil {
+		w.t.Fatalf("replay: %v", err)
+	}
+	for _, d := range decided {
+		if !d.Same {
+			w.t.Errorf("decided again, %s on %s is not the same: %s%s\nwas %s\nis  %s", d.Runbook, d.Target, d.Unknown, d.Difference, d.Was, d.Is)
+		}
+	}
 }
 
 // tick is a run that nothing happens to.

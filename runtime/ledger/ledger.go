@@ -48,7 +48,7 @@ import (
 //	breaker                 breaker.Doc, the global breaker
 //	clock                   trusted time
 //	analysis/<digest>       Analysis, the last answer to an expensive question
-//	source/<digest>         Source, the files of a runbook that has acted and has a cleanup
+//	source/<digest>         Source, the files of a runbook that was evaluated
 //	run/<id>                trace.Run
 const (
 	KeyOpen      = "idx/open"
@@ -94,24 +94,6 @@ func KeyAnalysis(digest string) string { return "analysis/" + digest }
 type Analysis struct {
 	At    action.Clock `json:"at"`
 	Value value.JSON   `json:"value"`
-}
-
-// KeySource is the key of a source closure by its digest.
-func KeySource(digest string) string { return "source/" + digest }
-
-// Source is the text of a runbook and of all that it loads, as they were when it acted: what is done about an attempt later is done by these.
-type Source struct {
-	Path  string            `json:"path"`
-	Files map[string]string `json:"files"`
-}
-
-// Read implements sandbox.Source.
-func (s *Source) Read(path string) ([]byte, error) {
-	text, ok := s.Files[path]
-	if !ok {
-		return nil, problem.New(problem.Load, "%s is not among the files that were kept with the attempt", path)
-	}
-	return []byte(text), nil
 }
 
 // KeyRun is the key of a trace by the run's id.

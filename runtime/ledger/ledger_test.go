@@ -237,12 +237,12 @@ func TestFindingRuns(t *testing.T) {
 		_, err := ledger.Run(t.Context(), st, given)
 		wantCode(t, err, problem.NotFound)
 	}
-	runs := must[[]*trace.Run](t)(ledger.Runs(t.Context(), st, 2))
+	runs := must[[]*trace.Run](t)(ledger.Runs(t.Context(), st, 2, time.Time{}, nil))
 	if len(runs) != 2 || runs[0].ID != "20260301-100100-cccccc" {
 		t.Errorf("%+v", runs)
 	}
 	put(t, st, ledger.KeyRun("20260301-100200-dddddd"), "{")
-	if _, err := ledger.Runs(t.Context(), st, 9); err == nil {
+	if _, err := ledger.Runs(t.Context(), st, 9, time.Time{}, nil); err == nil {
 		t.Error("a damaged trace was passed over")
 	}
 }

@@ -19,23 +19,8 @@ type Records interface {
 	store.Scanner
 }
 
-// Runs lists traces, the newest first, at most limit.
-func Runs(ctx context.Context, st store.Scanner, limit int) ([]*trace.Run, error) {
-	var out []*trace.Run
-	var bad error
-	err := st.Scan(ctx, "run/", true, func(_ string, val []byte) bool {
-		var r *trace.Run
-		if r, bad = trace.Decode(val); bad != nil {
-			return false
-		}
-		out = append(out, r)
-		return len(out) < limit
-	})
-	return out, errors.Join(err, bad)
-}
-
-// RunsSince lists the traces of runs that started at a time or later, the newest first, at most limit.
-func RunsSince(ctx context.Context, st store.Scanner, since time.Time, limit int) ([]*trace.Run, error) {
+// Runs lists the traces of runs that started at a time or later and that keep says yes to, the newest first, at most limit. A nil keep says yes.
+func Runs(ctx context.Context, st store.Scanner, limit int, since time.Time, keep func(*trace.Run) bool) ([]*trace.Run, error) {
 	var out []*trace.Run
 	var bad error
 	err := st.Scan(ctx, "run/", true, func(_ string, val []byte) bool {
@@ -43,7 +28,9 @@ func RunsSince(ctx context.Context, st store.Scanner, since time.Time, limit int
 		if r, bad = trace.Decode(val); bad != nil || r.Started.Before(since) {
 			return false
 		}
-		out = append(out, r)
+		if keep == nil || keep(r) {
+			out = append(out, r)
+		}
 		return len(out) < limit
 	})
 	return out, errors.Join(err, bad)

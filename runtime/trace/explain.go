@@ -40,9 +40,14 @@ func (n *Node) say(format string, args ...any) *Node {
 	return n.add(Plain, value.Pos{}, format, args...)
 }
 
-// Explain is the whole story of a run as a tree: what was seen, which way every branch went and on which values, what every
+// Explain is the story of a run as a tree: what was seen, which way every branch went and on which values, what every
 // guard measured, what was done and how it ended.
-func Explain(r *Run) *Node {
+func Explain(r *Run) *Node { return explain(r, false) }
+
+// ExplainFull is Explain with all that was healthy, every answer whole, and by which files, settings and parameters it was decided.
+func ExplainFull(r *Run) *Node { return explain(r, true) }
+
+func explain(r *Run, full bool) *Node {
 	root := &Node{Text: "run " + r.ID + ", " + r.Started.UTC().Format("2006-01-02 15:04:05Z")}
 	switch {
 	case r.DryRun:
@@ -52,6 +57,9 @@ func Explain(r *Run) *Node {
 		root.Text += ", did not end: it is still going on, or it was killed"
 	default:
 		root.Text += fmt.Sprintf(", took %s, exit %d", r.Ended.Sub(r.Started).Round(time.Millisecond), r.Exit)
+	}
+	if full {
+		root.say("by %s on %s (process %d), because of: %s; namespace %s; settings %.12s", orWords(r.Engine, "an unknown version"), r.Owner.Host, r.Owner.PID, r.Trigger, r.Namespace, r.Policy)
 	}
 	for _, h := range r.Halt {
 		root.add(Bad, value.Pos{}, "halted (%s): %s%s", h.Source, orWords(h.Reason, "no reason given"), by(h.By))
@@ -66,11 +74,11 @@ func Explain(r *Run) *Node {
 		explainProblem(root, p)
 	}
 	for _, rb := range r.Runbooks {
-		explainRunbook(root, rb)
+		explainRunbook(root, rb, full)
 	}
 	for _, c := range r.Cleanups {
 		n := root.add(cleanupMark(c), value.Pos{}, "cleanup of attempt %s on %s (%s), which ended early: %s", c.Attempt, c.Target, c.Runbook, c.Why)
-		explainEvaluation(n, c.Evaluation)
+		explainEvaluation(n, c.Evaluation, full)
 		explainCleanupEnd(n, c)
 	}
 	explainBreaker(root, r)
@@ -81,7 +89,7 @@ func Explain(r *Run) *Node {
 	return root
 }
 
-func explainRunbook(root *Node, rb *Runbook) {
+func explainRunbook(root *Node, rb *Runbook, full bool) {
 	n := root.say("runbook %s", rb.Name)
 	if rb.Owner != "" {
 		n.Text += " (" + rb.Owner + ", mode " + string(rb.Mode) + ")"
@@ -95,22 +103,25 @@ func explainRunbook(root *Node, rb *Runbook) {
 		return
 	}
 	n.say("evaluated: %s", rb.Why)
+	if full {
+		n.say("%s, digest %.12s%s", rb.Path, rb.Digest, with(rb.Params))
+	}
 	if rb.Symptom != "" {
 		n.say("symptom: %s for %s", rb.Symptom, rb.Held)
 	}
 	for _, q := range rb.Queries {
-		explainQuery(n, q)
+		explainQuery(n, q, full)
 	}
 	if f := rb.Fleet; f != nil {
 		n.say("fleet: %s", f)
 	}
 	healthy := 0
 	for _, t := range rb.Targets {
-		if t.Condition == Healthy && t.Evaluation == nil {
+		if t.Condition == Healthy && t.Evaluation == nil && !full {
 			healthy++
 			continue
 		}
-		explainTarget(n, t)
+		explainTarget(n, t, full)
 	}
 	if healthy > 0 {
 		n.add(Good, value.Pos{}, "%d healthy", healthy)
@@ -134,18 +145,18 @@ func (f *Fleet) String() string {
 	return strings.Join(parts, ", ")
 }
 
-func explainTarget(parent *Node, t *Target) {
+func explainTarget(parent *Node, t *Target, full bool) {
 	mark := map[Condition]Mark{Healthy: Good, Sick: Bad}[t.Condition]
 	if mark == Plain {
 		mark = Warn
 	}
 	n := parent.add(mark, value.Pos{}, "%s is %s: %s", t.Key, t.Condition, t.Why)
 	if t.Evaluation != nil {
-		explainEvaluation(n, t.Evaluation)
+		explainEvaluation(n, t.Evaluation, full)
 	}
 }
 
-func explainEvaluation(n *Node, ev *Evaluation) {
+func explainEvaluation(n *Node, ev *Evaluation, full bool) {
 	for _, e := range ev.Events {
 		switch {
 		case e.Branch != nil && e.Branch.Kind == "print":
@@ -153,7 +164,7 @@ func explainEvaluation(n *Node, ev *Evaluation) {
 		case e.Branch != nil:
 			explainBranch(n, e)
 		case e.Query != nil:
-			explainQuery(n, e.Query)
+			explainQuery(n, e.Query, full)
 		case e.Action != nil:
 			explainAction(n, e.Action)
 		}
@@ -202,7 +213,7 @@ func explainBranch(n *Node, e Event) {
 	n.add(Plain, b.Pos, "%s", text)
 }
 
-func explainQuery(n *Node, q *Query) {
+func explainQuery(n *Node, q *Query, full bool) {
 	what := q.Expr
 	if what == "" {
 		what = renderArgs(q.Args)
@@ -211,7 +222,21 @@ func explainQuery(n *Node, q *Query) {
 		n.add(Bad, q.Pos, "%s %s failed: %s", q.Function, what, q.Error)
 		return
 	}
-	n.add(Plain, q.Pos, "%s %s → %s", q.Function, what, q.Answer)
+	c := n.add(Plain, q.Pos, "%s %s → %s", q.Function, what, q.Answer)
+	if full && q.Took > 0 {
+		c.Text += fmt.Sprintf(" (took %s)", q.Took.Round(100*time.Microsecond))
+	}
+	if full && q.Value != nil && string(q.Value) != q.Answer {
+		c.say("whole answer: %s", q.Value)
+	}
+}
+
+// with is the parameters of a runbook in words.
+func with(params value.Dict) string {
+	if len(params) == 0 {
+		return ""
+	}
+	return ", with " + renderArgs(params)
 }
 
 func explainAction(parent *Node, a *Action) {

@@ -69,6 +69,11 @@ type Cleanup struct {
 	Target     string              `json:"target"`
 	State      action.CleanupState `json:"state"` // when the run ended
 	Why        string              `json:"why"`   // why the attempt ended early
+	Name       string              `json:"name,omitempty"`
+	Labels     map[string]string   `json:"labels,omitempty"`
+	Digest     string              `json:"digest,omitempty"` // of the source closure that the attempt was made by
+	Params     value.Dict          `json:"params,omitempty"`
+	Steps      value.List          `json:"steps,omitempty"` // ctx.steps
 	Evaluation *Evaluation         `json:"evaluation"`
 }
 
@@ -190,6 +195,9 @@ type Query struct {
 	Answer   string            `json:"answer,omitempty"` // bounded rendering
 	Error    string            `json:"error,omitempty"`
 	Took     time.Duration     `json:"took"`
+	// Value is the answer as the runbook got it, in the codec of package value, so that the decision can be made again. It is missing if
+	// there was none, or if it was too long to keep.
+	Value json.RawMessage `json:"value,omitempty"`
 }
 
 // Action is one action that a runbook asked for.
@@ -207,12 +215,33 @@ type Action struct {
 	Message    string           `json:"message,omitempty"`
 	Messages   []Message        `json:"messages,omitempty"`
 	Problem    *problem.Problem `json:"problem,omitempty"`
+	// Value is what the runbook got from it, as Query has it. It is missing if the evaluation ended there.
+	Value json.RawMessage `json:"value,omitempty"`
 }
 
 // Message is one arrow or one message to or from the plugin.
 type Message struct {
 	At   time.Time `json:"at"`
 	What string    `json:"what"`
+}
+
+// Sources are the digests of what was evaluated.
+func (r *Run) Sources() []string {
+	var out []string
+	add := func(digest string) {
+		if digest != "" && !slices.Contains(out, digest) {
+			out = append(out, digest)
+		}
+	}
+	for _, rb := range r.Runbooks {
+		if slices.ContainsFunc(rb.Targets, func(t *Target) bool { return t.Evaluation != nil }) {
+			add(rb.Digest)
+		}
+	}
+	for _, c := range r.Cleanups {
+		add(c.Digest)
+	}
+	return out
 }
 
 // Encode renders the durable form.

@@ -126,7 +126,7 @@ func (a *Answer) of(r *Run, rb *Runbook) {
 // target adds the reasons of one target.
 func (a *Answer) target(t *Target) {
 	root := &Node{}
-	explainTarget(root, t)
+	explainTarget(root, t, false)
 	a.Way = root.Children[0]
 	ev := t.Evaluation
 	switch {

@@ -2,25 +2,29 @@ package cli
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	cli "github.com/urfave/cli/v2"
 
-	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
+	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 func actionsCommand() spec {
 	return spec{
 		name: "actions", group: "Look", summary: "list actions, or show one in full",
-		about: `Without ID lists actions, the newest first. With ID shows one: every state it
-went through and, while it is in doubt, the command that resolves it.`,
+		about: `Without ID lists actions, the newest first; with --refused-by those that a guard
+refused. With ID shows every state that one went through. An OUTCOME is reserved,
+begun, not_started, succeeded, no_change, failed, in_doubt, resolved_done, ...`,
 		args: "[ID]", max: 1, takes: takesProject | takesState,
-		flags: []cli.Flag{
+		flags: append(filterFlags(),
 			&cli.BoolFlag{Name: "in-doubt", Usage: "only those that began and whose outcome is unknown"},
 			&cli.IntFlag{Name: "limit", Value: 20, Usage: "show at most `N`; default 20"},
-		},
+		),
 		example: "runbook actions --in-doubt",
 		run:     runActions,
 	}
@@ -43,25 +47,89 @@ func runActions(ctx context.Context, c *call) (result, error) {
 		}
 		return actionResult{s}, nil
 	}
-	if c.Int("limit") < 1 {
-		return nil, problem.New(problem.Usage, "runbook actions: --limit must be at least 1").WithHint("runbook actions --help")
+	f, err := c.filter("actions", stepStates)
+	if err != nil {
+		return nil, err
 	}
-	steps, err := ledger.Steps(ctx, st, c.Int("limit"), func(s *action.Step) bool {
-		return !c.Bool("in-doubt") || s.State == action.InDoubt
-	})
+	if f.refusedBy != "" {
+		return refusedActions(ctx, st, c, f)
+	}
+	steps, err := f.steps(ctx, st, c.Int("limit"), c.Bool("in-doubt"))
 	if err != nil {
 		return nil, err
 	}
 	if steps == nil {
 		steps = []*action.Step{}
 	}
-	return actionsResult{Actions: steps, doubt: c.Bool("in-doubt"), now: c.stdio.Now()}, nil
+	return actionsResult{Actions: steps, doubt: c.Bool("in-doubt"), filtered: f.any(), now: c.stdio.Now()}, nil
+}
+
+// stepStates are the outcomes of an action.
+var stepStates = []string{
+	string(action.Reserved), string(action.Begun), string(action.NotStarted), string(action.Succeeded), string(action.NoChange), string(action.Failed),
+	string(action.InDoubt), string(action.ResolvedDone), string(action.ResolvedNotDone), string(action.Abandoned),
+}
+
+// refusedLine is an action that a guard refused.
+type refusedLine struct {
+	Run     string     `json:"run"`
+	At      time.Time  `json:"at"`
+	Runbook string     `json:"runbook"`
+	Target  string     `json:"target"`
+	Action  string     `json:"action"`
+	Args    value.Dict `json:"args"`
+	By      []string   `json:"by"` // every guard that refused it
+}
+
+type refusedResult struct {
+	Refused []refusedLine `json:"refused"`
+	now     time.Time
+}
+
+func refusedActions(ctx context.Context, st *pebble.Store, c *call, f filter) (result, error) {
+	runs, err := ledger.Runs(ctx, st, c.Int("limit"), f.since, f.run)
+	if err != nil {
+		return nil, err
+	}
+	res := refusedResult{Refused: []refusedLine{}, now: c.stdio.Now()}
+	for _, r := range runs {
+		for _, rb := range r.Runbooks {
+			for _, t := range rb.Targets {
+				if t.Evaluation == nil || !f.about(rb.Name, t.Key, t.Name, t.Labels) {
+					continue
+				}
+				for _, e := range t.Evaluation.Events {
+					if e.Action == nil || !f.refused(e.Action) {
+						continue
+					}
+					l := refusedLine{Run: r.ID, At: r.Started, Runbook: rb.Name, Target: t.Key, Action: e.Action.Action, Args: e.Action.Args}
+					for _, v := range guard.Refused(e.Action.Verdicts) {
+						l.By = append(l.By, v.Guard)
+					}
+					res.Refused = append(res.Refused, l)
+				}
+			}
+		}
+	}
+	return res, nil
+}
+
+func (r refusedResult) text(u *ui) {
+	if len(r.Refused) == 0 {
+		u.Printf("no such actions\n")
+		return
+	}
+	var rows [][]string
+	for _, l := range r.Refused {
+		rows = append(rows, []string{l.Run, stamp(l.At, r.now), l.Action, l.Target, l.Runbook, strings.Join(l.By, ", ")})
+	}
+	u.Table([]string{"RUN", "WHEN", "WHAT", "TARGET", "RUNBOOK", "REFUSED BY"}, rows)
 }
 
 type actionsResult struct {
-	Actions []*action.Step `json:"actions"`
-	doubt   bool
-	now     time.Time
+	Actions         []*action.Step `json:"actions"`
+	doubt, filtered bool
+	now             time.Time
 }
 
 func (r actionsResult) text(u *ui) {
@@ -70,12 +138,12 @@ func (r actionsResult) text(u *ui) {
 			u.Printf("nothing is in doubt\n")
 			return
 		}
-		u.Printf("no actions yet\n")
+		u.Printf("%s\n", map[bool]string{false: "no actions yet", true: "no such actions"}[r.filtered])
 		return
 	}
 	var rows [][]string
 	for _, s := range r.Actions {
-		rows = append(rows, []string{s.ID, when(s.ReservedAt.Wall, r.now), spoken(string(s.State)), s.Action, s.Identity.Target, s.Identity.Runbook, s.Reason})
+		rows = append(rows, []string{s.ID, stamp(s.ReservedAt.Wall, r.now), spoken(string(s.State)), s.Action, s.Identity.Target, s.Identity.Runbook, s.Reason})
 	}
 	u.Table([]string{"ACTION", "WHEN", "STATE", "WHAT", "TARGET", "RUNBOOK", "WHY"}, rows)
 	for _, s := range r.Actions {

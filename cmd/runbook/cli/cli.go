@@ -28,6 +28,7 @@ func commands() []spec {
 		actionsCommand(),
 		reportCommand(),
 		explainCommand(),
+		replayCommand(),
 		whyNotCommand(),
 		haltCommand(),
 		resumeCommand(),

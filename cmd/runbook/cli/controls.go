@@ -35,18 +35,9 @@ func labelFlag() cli.Flag {
 func (c *call) selector(ctx context.Context) (control.Selector, error) {
 	s := control.Selector{Action: c.String("action"), Target: c.String("target")}
 	s.Runbook = strings.TrimSuffix(c.String("runbook"), ".star")
-	for _, text := range c.StringSlice("label") {
-		k, v, ok := strings.Cut(text, "=")
-		if !ok {
-			return s, problem.New(problem.Usage, "--label %q is not of the form NAME=VALUE", text).WithHint("--label customer=acme")
-		}
-		if s.Labels == nil {
-			s.Labels = map[string]string{}
-		}
-		if old, twice := s.Labels[k]; twice && old != v {
-			return s, problem.New(problem.Usage, "--label %s is given twice: a target has one value of it", k)
-		}
-		s.Labels[k] = v
+	var err error
+	if s.Labels, err = c.labels(); err != nil {
+		return s, err
 	}
 	if s.Action != "" {
 		if err := knownAction(s.Action); err != nil {
@@ -61,6 +52,25 @@ func (c *call) selector(ctx context.Context) (control.Selector, error) {
 		s.Runbook = name
 	}
 	return s, nil
+}
+
+// labels reads --label, nil if there is none.
+func (c *call) labels() (map[string]string, error) {
+	var out map[string]string
+	for _, text := range c.StringSlice("label") {
+		k, v, ok := strings.Cut(text, "=")
+		if !ok {
+			return nil, problem.New(problem.Usage, "--label %q is not of the form NAME=VALUE", text).WithHint("--label customer=acme")
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		if old, twice := out[k]; twice && old != v {
+			return nil, problem.New(problem.Usage, "--label %s is given twice: a target has one value of it", k)
+		}
+		out[k] = v
+	}
+	return out, nil
 }
 
 func knownAction(name string) error {

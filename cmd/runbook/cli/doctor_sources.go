@@ -43,7 +43,7 @@ const silentFor = time.Hour
 
 // runs says how long ago the last run completed: silence must not look like health.
 func (d *doctorResult) runs(ctx context.Context, c *call, st store.Scanner) {
-	all, err := ledger.Runs(ctx, st, 20)
+	all, err := ledger.Runs(ctx, st, 20, time.Time{}, nil)
 	found := "none has completed yet"
 	for _, r := range all {
 		if r.Ended.IsZero() || r.DryRun {

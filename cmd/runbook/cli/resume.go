@@ -94,7 +94,7 @@ func (r *resumeResult) look(ctx context.Context, s control.State) error {
 		return err
 	}
 	defer st.Close()
-	runs, err := ledger.RunsSince(ctx, st, since, maxMissed)
+	runs, err := ledger.Runs(ctx, st, maxMissed, since, nil)
 	if err != nil {
 		return err
 	}

@@ -16,9 +16,12 @@ import (
 func runsCommand() spec {
 	return spec{
 		name: "runs", group: "Look", summary: "list runs, the newest first",
-		takes:   takesProject | takesState,
-		flags:   []cli.Flag{&cli.IntFlag{Name: "limit", Value: 20, Usage: "show at most `N`; default 20"}},
-		example: "runbook runs --limit 5",
+		about: `With filters only those in which one target has all that is asked for. An OUTCOME
+is acted, nothing, escalated, refused, failed, in_doubt, interrupted or skipped.`,
+		takes: takesProject | takesState,
+		flags: append(filterFlags(),
+			&cli.IntFlag{Name: "limit", Value: 20, Usage: "show at most `N`; default 20"}),
+		example: "runbook runs --refused-by cooldown --since 2d",
 		run: func(ctx context.Context, c *call) (result, error) {
 			state, err := c.openState(ctx)
 			if err != nil {
@@ -29,14 +32,15 @@ func runsCommand() spec {
 				return nil, err
 			}
 			defer st.Close()
-			if c.Int("limit") < 1 {
-				return nil, problem.New(problem.Usage, "runbook runs: --limit must be at least 1").WithHint("runbook runs --help")
-			}
-			runs, err := ledger.Runs(ctx, st, c.Int("limit"))
+			f, err := c.filter("runs", outcomes)
 			if err != nil {
 				return nil, err
 			}
-			res := runsResult{Runs: []runLine{}, now: c.stdio.Now()}
+			runs, err := ledger.Runs(ctx, st, c.Int("limit"), f.since, f.run)
+			if err != nil {
+				return nil, err
+			}
+			res := runsResult{Runs: []runLine{}, now: c.stdio.Now(), filtered: f.any()}
 			for _, r := range runs {
 				res.Runs = append(res.Runs, newRunLine(r))
 			}
@@ -45,9 +49,16 @@ func runsCommand() spec {
 	}
 }
 
+// outcomes are those of an evaluation.
+var outcomes = []string{
+	string(trace.Acted), string(trace.Nothing), string(trace.Escalated), string(trace.Refused), string(trace.Failed),
+	string(trace.DoubtRemains), string(trace.Interrupted), string(trace.Skipped),
+}
+
 type runsResult struct {
-	Runs []runLine `json:"runs"`
-	now  time.Time
+	Runs     []runLine `json:"runs"`
+	now      time.Time
+	filtered bool
 }
 
 // runLine is one run in a list.
@@ -73,7 +84,7 @@ func newRunLine(r *trace.Run) runLine {
 
 func (r runsResult) text(u *ui) {
 	if len(r.Runs) == 0 {
-		u.Printf("no runs yet\n")
+		u.Printf("%s\n", map[bool]string{false: "no runs yet", true: "no such runs"}[r.filtered])
 		return
 	}
 	var rows [][]string
@@ -82,7 +93,7 @@ func (r runsResult) text(u *ui) {
 		if l.State != "done" {
 			end = l.State
 		}
-		rows = append(rows, []string{l.ID, when(l.Started, r.now), end, l.Summary})
+		rows = append(rows, []string{l.ID, stamp(l.Started, r.now), end, l.Summary})
 	}
 	u.Table([]string{"RUN", "STARTED", "EXIT", "WHAT"}, rows)
 }

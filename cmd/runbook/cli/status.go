@@ -66,7 +66,7 @@ func runStatus(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return res, err
 	}
-	runs, err := ledger.Runs(ctx, st, 5)
+	runs, err := ledger.Runs(ctx, st, 5, time.Time{}, nil)
 	if err != nil {
 		return res, err
 	}

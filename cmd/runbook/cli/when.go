@@ -49,5 +49,10 @@ func when(t, now time.Time) string {
 	return "now"
 }
 
+// stamp writes an instant for a list: in the zone of whoever reads it, with its offset, and how long ago it was.
+func stamp(t, now time.Time) string {
+	return t.In(now.Location()).Format("2006-01-02 15:04:05 -07:00") + " (" + when(t, now) + ")"
+}
+
 // clockTime writes an instant in full, in UTC, as logs and dashboards have it.
 func clockTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }

@@ -52,7 +52,7 @@ func runWhyNot(ctx context.Context, c *call) (result, error) {
 		return nil, err
 	}
 	defer st.Close()
-	runs, err := ledger.Runs(ctx, st, lookBack)
+	runs, err := ledger.Runs(ctx, st, lookBack, time.Time{}, nil)
 	if err != nil {
 		return nil, err
 	}
