@@ -122,7 +122,7 @@ bench-runs: build ## measure whole runs against /bin/true and ansible-playbook
 	go run ./cmd/runbook/bench -runbook bin/runbook -rounds $(ROUNDS)
 
 .PHONY: bench-halt
-bench-halt: build ## measure runbook halt against /bin/true, also while the store is held or damaged
+bench-halt: build ## measure runbook halt against /bin/true, also while the store is held or damaged, and on a full disk
 	go run ./cmd/runbook/bench -halt -runbook bin/runbook -rounds $(HALTRUNS)
 
 .PHONY: bench-guards

@@ -16,3 +16,14 @@ func holdStore(dir string) error {
 	}
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
 }
+
+// mountSmall makes dir a file system of its own, of 32 MiB and 500 inodes.
+func mountSmall(dir string) (unmount func(), err error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=32m,nr_inodes=500"); err != nil {
+		return nil, os.NewSyscallError("mount", err)
+	}
+	return func() { _ = syscall.Unmount(dir, 0) }, nil
+}

@@ -10,3 +10,5 @@ import (
 func fdatasync(f *os.File) error { return f.Sync() }
 
 func holdStore(string) error { return errors.New("the store can only be held on Linux") }
+
+func mountSmall(string) (func(), error) { return nil, errors.ErrUnsupported }
