@@ -158,3 +158,57 @@ func TestTooManyRecords(t *testing.T) {
 		t.Errorf("%+v", refused)
 	}
 }
+
+// The files of a runbook are kept with the runs that evaluated it, and forgotten when nothing has been evaluated by them for as long; never those by
+// which an attempt that is open is cleaned up.
+func TestRetentionOfSources(t *testing.T) {
+	t.Parallel()
+	sources := func(w *world) (n int) {
+		if err := w.store.Scan(context.Background(), ledger.KeySource(""), false, func(string, []byte) bool { n++; return true }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	w := newWorld(t, map[string]string{"a.star": restart})
+	w.settings.Retention = 90 * day
+	w.sick("w1")
+	w.tick()
+	if n := sources(w); n != 1 {
+		t.Fatalf("%d closures after a run", n)
+	}
+	w.depth["w1"] = 5
+	w.pass(15 * time.Minute)
+	w.tick() // verified
+	w.later(89 * day)
+	w.tick()
+	if n := sources(w); n != 1 {
+		t.Errorf("%d closures before their time", n)
+	}
+	w.later(3 * day)
+	w.tick()
+	if n := sources(w); n != 0 {
+		t.Errorf("%d closures after their time", n)
+	}
+
+	// One that waits for a person keeps its files.
+	w = newWorld(t, map[string]string{"a.star": drained})
+	w.settings.Retention = 90 * day
+	w.sick("w1")
+	p := w.process()
+	p.hook = func(point string) {
+		if point == "acting" {
+			p.kill()
+		}
+	}
+	_, _ = p.run()
+	w.tick()
+	if open := w.status().Open; len(open) != 1 {
+		t.Fatalf("open are %v", open)
+	}
+	w.later(200 * day)
+	w.depth["w1"] = 5
+	w.tick()
+	if n := sources(w); n != 1 {
+		t.Errorf("%d closures while an attempt that was made by one is open", n)
+	}
+}
