@@ -7,6 +7,7 @@ LDFLAGS   := -X github.com/seed1de3961f/runbook/cmd/runbook/cli.version=$(VERSIO
 # What the binary never uses: every process of a run would pay for its initialisation.
 TAGS      := urfave_cli_no_docs grpcnotrace
 FUZZTIME  ?= 10s
+FUZZWORKERS ?= 2000x
 CHECKS    ?= 200000
 HALTRUNS  ?= 1000
 HALTS     ?= 10000
@@ -98,11 +99,12 @@ generate-diff: generate ## check that what is committed is what is generated
 check: tidy-diff vet lint vuln test generate-diff ## everything that a change must pass
 
 .PHONY: fuzz
-fuzz: ## fuzz every fuzz target for FUZZTIME (10s) each
+fuzz: ## fuzz every target for FUZZTIME (10s), workers for FUZZWORKERS
 	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
 		for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' "$$file"); do \
 			echo "== $$(dirname "$$file") $$name"; \
-			go test "$$(dirname "$$file")" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) || exit 1; \
+			case $$name in FuzzEvaluate) time=$(FUZZWORKERS) ;; *) time=$(FUZZTIME) ;; esac; \
+			go test "$$(dirname "$$file")" -run '^$$' -fuzz "^$$name\$$" -fuzztime $$time || exit 1; \
 		done; \
 	done
 

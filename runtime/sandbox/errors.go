@@ -135,7 +135,7 @@ func (s *session) unresolvedOne(e resolve.Error) *problem.Problem {
 	if m == nil {
 		return s.advise(problem.New(problem.Syntax, "%s", e.Msg).At(pos))
 	}
-	name := m[1]
+	name := clip(m[1], 100)
 	if hint, ok := pythonNames[name]; ok {
 		return problem.New(problem.UnknownName, "undefined: %s", name).At(pos).WithHint("%s", hint)
 	}

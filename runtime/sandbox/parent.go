@@ -364,8 +364,9 @@ func (r *run) text(l wire.Load) (string, error) {
 			return "", overFile(r.w.limits.SourceFile).At(here)
 		case r.w.total+int64(len(data)) > r.w.limits.SourceAll:
 			return "", overSource(r.w.limits.SourceAll).At(here)
-		case !utf8.Valid(data):
-			return "", problem.New(problem.Syntax, "the file is not UTF-8 text").At(here).WithHint("save it as UTF-8")
+		}
+		if err := notText(data); err != nil {
+			return "", err.At(here)
 		}
 		text = string(data)
 		r.w.texts[l.Path] = text
@@ -374,6 +375,20 @@ func (r *run) text(l wire.Load) (string, error) {
 	r.read[l.Path] = true
 	r.paths = append(r.paths, l.Path)
 	return text, nil
+}
+
+// notText says why a file is no text, nil if it is. The scanner takes a NUL for the end of the file: what stands behind
+// one is seen by whoever reviews the file, and never run.
+func notText(data []byte) *problem.Problem {
+	switch {
+	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
+		return problem.New(problem.Syntax, "the file begins with a byte order mark").WithHint("save it as UTF-8 without one")
+	case !utf8.Valid(data):
+		return problem.New(problem.Syntax, "the file is not UTF-8 text").WithHint("save it as UTF-8")
+	case bytes.IndexByte(data, 0) >= 0:
+		return problem.New(problem.Syntax, "the file holds a NUL character").WithHint("save it as UTF-8; it may be UTF-16, or damaged")
+	}
+	return nil
 }
 
 func unreadable(path string, at value.Pos, err error) error {

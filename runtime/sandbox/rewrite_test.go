@@ -200,3 +200,32 @@ func BenchmarkRewrite(b *testing.B) {
 		})
 	}
 }
+
+// FuzzRewrite: what compiles does so with the rewrite too, and what does not fails in the same words.
+func FuzzRewrite(f *testing.F) {
+	f.Add("def run(ctx):\n    x = [i for i in range(3) if i % 2 or not i]\n    return x[0] if x and x[0] < 2 else (lambda y: y)(1)\n")
+	f.Add("a, (b, c) = 1, (2, 3)\nfor i in range(2):\n    if a == b != c: continue\n    a += i\nload('//x.star', y = 'z')\n")
+	f.Add("def f(a, b = 1, *c, d, **e):\n    while a: pass\n    f(*c, **e)\n    return {1: a, 'x': b}[1].c[1:2:3]\n")
+	f.Fuzz(func(t *testing.T, src string) {
+		opts := syntax.FileOptions{Set: true, While: true, TopLevelControl: true, Recursion: true}
+		compile := func(rewrite bool) string {
+			tree, err := opts.Parse("main.star", src, 0)
+			if err != nil {
+				return "" // nothing to rewrite
+			}
+			has := starlark.StringDict{}.Has
+			if rewrite {
+				tr := &tracer{note: func(int, int) {}}
+				newRewriter(tr, 0, "main.star", src).rewrite(tree)
+				has = tr.hooks().Has
+			}
+			if _, err = starlark.FileProgram(tree, has); err != nil {
+				return err.Error()
+			}
+			return ""
+		}
+		if want, got := compile(false), compile(true); want != got {
+			t.Errorf("without the rewrite: %s\nwith it: %s", want, got)
+		}
+	})
+}

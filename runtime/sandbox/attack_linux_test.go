@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -86,6 +87,7 @@ func TestAttacks(t *testing.T) {
 		calls.Add(1)
 		return value.Null{}, nil
 	})
+	t.Cleanup(func() { smallWorkers(t) })
 	for name, a := range attacks() {
 		t.Run(name, func(t *testing.T) {
 			// One at a time: what is measured is time and memory.
@@ -106,6 +108,20 @@ func TestAttacks(t *testing.T) {
 			}
 			t.Logf("%s %.120s", took.Round(time.Millisecond), got)
 		})
+	}
+}
+
+// smallWorkers fails if any worker so far took more than 256 MiB. With its host, which holds no more than the files
+// and one answer, that is less than 320 MB for the group.
+func smallWorkers(t *testing.T) {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &u); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the largest worker took %d MiB", u.Maxrss>>10)
+	if u.Maxrss > 256<<10 {
+		t.Errorf("a worker took %d MiB", u.Maxrss>>10)
 	}
 }
 
