@@ -170,23 +170,6 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-func TestSpeed(t *testing.T) {
-	best := time.Hour
-	for range 20 {
-		began := time.Now()
-		w, err := sandbox.Spawner{}.Start(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		best = min(best, time.Since(began))
-		w.Close()
-	}
-	t.Logf("spawn to ready: %s", best)
-	if best > 100*time.Millisecond {
-		t.Errorf("spawn to ready takes %s", best)
-	}
-}
-
 func BenchmarkEvaluate(b *testing.B) {
 	w := sandboxtest.Worker(b, sandbox.Limits{})
 	files := one("def run(ctx):\n    for i in range(10):\n        ctx.metrics.value('m')\n")
