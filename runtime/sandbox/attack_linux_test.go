@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -80,66 +79,71 @@ type attack struct{ text, want string }
 
 func TestAttacks(t *testing.T) {
 	t.Parallel()
-	// Five seconds instead of thirty, so that a stall is noticed after half of one. Where page faults are slow, filling the memory may
-	// take as long.
-	limits := sandbox.Limits{Time: 5 * time.Second, Steps: 3_000_000}
-	var calls atomic.Int64
-	caller := callerFunc(func(context.Context, kit.Request) (value.Value, error) {
-		calls.Add(1)
-		return value.Null{}, nil
-	})
+	answers := callerFunc(func(context.Context, kit.Request) (value.Value, error) { return value.Null{}, nil })
 	for name, a := range attacks() {
-		t.Run(name, func(t *testing.T) {
-			// One at a time: what is measured is time and memory.
-			calls.Store(0)
-			began := time.Now()
-			err := attacked(t, one(a.text), limits, caller)
-			took := time.Since(began)
-			got := ""
-			if err != nil {
-				got = problemOf(err)
-			}
-			if !regexp.MustCompile(a.want).MatchString(got) {
-				t.Errorf("got %.300s\nwant %s", got, a.want)
-			}
-			// The time of a call is the host's: it has limits of its own.
-			if took > limits.Time+time.Second+time.Duration(calls.Load())*time.Millisecond {
-				t.Errorf("took %s", took)
-			}
-			t.Logf("%s %.120s", took.Round(time.Millisecond), got)
-		})
+		// One at a time: what is measured is time and memory.
+		t.Run(name, func(t *testing.T) { attacked(t, one(a.text), a.want, answers) })
 	}
 }
 
-// attacked evaluates an attack in a worker of its own, which must not take more than 256 MiB: with its host, which holds
-// no more than the files and one answer, that is less than 320 MB for the group.
-func attacked(t *testing.T, files sandboxtest.Files, limits sandbox.Limits, caller kit.Caller) error {
+// attacked evaluates an attack in a worker of its own and looks at what is said of it, at how long it took, and at the
+// memory of the worker. That must not be more than 256 MiB: with its host, which holds no more than the files and one
+// answer, that is less than 320 MB for the group.
+func attacked(t *testing.T, files sandboxtest.Files, want string, caller kit.Caller) {
 	t.Helper()
+	// Five seconds instead of thirty, so that a stall is noticed after half of one. Where page faults are slow, filling the memory may
+	// take as long.
+	limits := sandbox.Limits{Time: 5 * time.Second, Steps: 3_000_000}
+	calls := 0 // one at a time
+	counted := callerFunc(func(ctx context.Context, r kit.Request) (value.Value, error) {
+		calls++
+		return caller.Call(ctx, r)
+	})
 	w := sandboxtest.Worker(t, limits)
-	done, peak := make(chan struct{}), make(chan int)
-	go func() { // the peak that wait4 knows is no less than that of the parent
-		status := fmt.Sprintf("/proc/%d/status", w.(interface{ PID() int }).PID())
-		most := 0
+	peak := watchMemory(w.(interface{ PID() int }).PID())
+	began := time.Now()
+	_, err := w.Evaluate(t.Context(), "main.star", "run", vocabulary(), files, environment(), counted)
+	took := time.Since(began)
+	got := ""
+	if err != nil {
+		got = problemOf(err)
+	}
+	if !regexp.MustCompile(want).MatchString(got) {
+		t.Errorf("got %.300s\nwant %s", got, want)
+	}
+	// The time of a call is the host's: it has limits of its own.
+	if took > limits.Time+time.Second+time.Duration(calls)*time.Millisecond {
+		t.Errorf("took %s", took)
+	}
+	kb := peak()
+	if kb == 0 || kb > 256<<10 {
+		t.Errorf("the worker took %d KiB", kb)
+	}
+	t.Logf("%s, %d KiB: %.120s", took.Round(time.Millisecond), kb, got)
+}
+
+// watchMemory reads again and again how much memory a process has taken at most; what it returns ends that and says how
+// many KiB. The peak that wait4 knows is of no use: it is no less than that of the process that started this one.
+func watchMemory(pid int) (peak func() int) {
+	line := regexp.MustCompile(`(?m)^VmHWM:\s+(\d+) kB$`)
+	stop, most := make(chan struct{}), make(chan int)
+	go func() {
+		kb := 0
 		for {
-			text, _ := os.ReadFile(status)
-			if m := regexp.MustCompile(`(?m)^VmHWM:\s+(\d+) kB$`).FindSubmatch(text); m != nil {
-				kb, _ := strconv.Atoi(string(m[1]))
-				most = max(most, kb)
+			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // gone, when the worker was ended
+			if m := line.FindSubmatch(text); m != nil {
+				n, _ := strconv.Atoi(string(m[1]))
+				kb = max(kb, n)
 			}
 			select {
-			case <-done:
-				peak <- most
+			case <-stop:
+				most <- kb
 				return
 			case <-time.After(2 * time.Millisecond):
 			}
 		}
 	}()
-	_, err := w.Evaluate(t.Context(), "main.star", "run", vocabulary(), files, environment(), caller)
-	close(done)
-	if kb := <-peak; kb == 0 || kb > 256<<10 {
-		t.Errorf("the worker took %d KiB", kb)
-	}
-	return err
+	return func() int { close(stop); return <-most }
 }
 
 // A worker that is killed from outside is reported with the line at which it was.
@@ -167,6 +171,23 @@ func TestKilled(t *testing.T) {
 	}
 	if !strings.Contains(detailOf(err), "for j in range(1000)") && !strings.Contains(detailOf(err), "x += 1") {
 		t.Errorf("detail %q", detailOf(err))
+	}
+}
+
+func TestSpeed(t *testing.T) {
+	best := time.Hour
+	for range 20 {
+		began := time.Now()
+		w, err := sandbox.Spawner{}.Start(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		best = min(best, time.Since(began))
+		w.Close()
+	}
+	t.Logf("spawn to ready: %s", best)
+	if best > 100*time.Millisecond {
+		t.Errorf("spawn to ready takes %s", best)
 	}
 }
 

@@ -2,12 +2,9 @@ package sandbox_test
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/seed1de3961f/runbook/runtime/sandbox"
 	"github.com/seed1de3961f/runbook/runtime/sandbox/sandboxtest"
 )
 
@@ -16,7 +13,6 @@ const empty = "def run(ctx): pass\n"
 // crafted are further attacks, by what they are aimed at: values that cannot be, files that load each other or what is
 // not theirs, and texts that no parser expects. It is a function as attacks is.
 func crafted() map[string]craft {
-	text := func(s string) sandboxtest.Files { return one(s) }
 	run := func(lines ...string) sandboxtest.Files { return one(body(lines...)) }
 	load := func(path string) sandboxtest.Files { return one("load(" + quoted(path) + ", \"f\")\n" + empty) }
 	file := func(i int) string { return fmt.Sprintf("f%d.star", i) }
@@ -36,7 +32,7 @@ func crafted() map[string]craft {
 		"fail-huge":         {run("fail('x' * 100000000)"), `^limit main.star:2: stopped(:| at the memory limit)`},
 		"huge-repr":         {run("x = repr(['x' * 1000000] * 1000)"), `^limit main.star:2: stopped(:| at the memory limit)`},
 		"frozen-argument":   {run("ctx.target.labels['a'] = 'b'"), `^script main.star:2:22: cannot insert into frozen hash table$`},
-		"ctx-kept":          {text("seen = []\ndef run(ctx): seen.append(ctx)\n"), `^script main.star:2:26: append: cannot append to frozen list$`},
+		"ctx-kept":          {one("seen = []\ndef run(ctx): seen.append(ctx)\n"), `^script main.star:2:26: append: cannot append to frozen list$`},
 		"shift":             {run("x = 1 << (1 << 40)"), `^script main.star:2:11: 1099511627776 out of range$`},
 		"shift-back":        {run("x = 1 >> -1"), `^script main.star:2:11: negative shift count: -1$`},
 		"error-in-key":      {run("x = sorted([1, 2], key = lambda i: i // 0)"), `^script main.star:2:42: floored division by zero$`},
@@ -67,29 +63,29 @@ func crafted() map[string]craft {
 		}, `^load b.star:1:1: files load each other: a.star -> b.star -> a.star$`},
 		"load-chain": {chain, `^limit f30.star:1:1: more than 32 files are loaded$`},
 		// Texts.
-		"nul":             {text("x = 1\x00\n"), `^syntax main.star: the file holds a NUL character$`},
-		"bad-utf8":        {text("x = '\xff\xfe'\n"), `^syntax main.star: the file is not UTF-8 text$`},
-		"binary":          {text("\x7fELF\x02\x01\x01\x00"), `^syntax main.star: the file holds a NUL character$`},
-		"bom":             {text("\ufeff" + empty), `^syntax main.star: the file begins with a byte order mark$`},
-		"tabs":            {text("def run(ctx):\n\tpass\n"), `^$`},
-		"carriage-return": {text("def run(ctx):\r    pass\r"), `^$`},
-		"line-breaks":     {text(strings.Repeat("\n", 200_000) + empty), `^$|^limit main.star`},
-		"open-string":     {text("x = '''" + strings.Repeat("a", 200_000)), `^syntax main.star:1:5: unexpected EOF in string$`},
-		"parens":          {text("x = " + strings.Repeat("(", 100_000) + "1" + strings.Repeat(")", 100_000) + "\n"), `^syntax main.star:1:\d+: excessive nesting$`},
-		"braces":          {text("x = " + strings.Repeat("{1:", 60_000) + "1" + strings.Repeat("}", 60_000) + "\n"), `^syntax main.star:1:\d+: excessive nesting$`},
-		"nots":            {text("x = " + strings.Repeat("not ", 60_000) + "1\n"), `^syntax main.star:1:\d+: excessive nesting$`},
-		"minuses":         {text("x = " + strings.Repeat("-", 200_000) + "1\n"), `^syntax main.star:1:\d+: excessive nesting$`},
-		"lambdas":         {text("x = " + strings.Repeat("lambda: ", 30_000) + "1\n"), `^syntax main.star:1:\d+: excessive nesting$`},
-		"conditionals":    {text("x = " + strings.Repeat("1 if 1 else ", 20_000) + "1\n"), `^syntax main.star:1:\d+: excessive nesting$`},
-		"many-arguments":  {text("def f(**k): pass\nx = f(" + repeated(20_000, "a%d = 1,") + ")\n"), `^syntax main.star:2:5: 20000 keyword arguments in call, limit is 255$`},
-		"many-parameters": {text("def f(" + repeated(20_000, "a%d,") + "): pass\n" + empty), `^$|^limit main.star`},
-		"many-globals":    {text(repeated(20_000, "a%d = 1\n") + empty), `^$|^limit main.star`},
-		"defs-in-defs":    {text(strings.Repeat("def f():\n", 1000)), `^syntax main.star:2:4: got def, want indent$`},
-		"ifs-in-ifs":      {text("def run(ctx):\n" + nestedIfs(60)), `^$`},
-		"huge-number":     {text("x = " + strings.Repeat("9", 200_000) + "\n" + empty), `^$|^limit main.star`},
-		"huge-float":      {text("x = 1e" + strings.Repeat("9", 200_000) + "\n" + empty), `^syntax main.star:1:200007: invalid float literal$`},
-		"long-name":       {text("x = " + strings.Repeat("a", 200_000) + "\n" + empty), `^unknown-name main.star:1:5: undefined: a{100}\.\.\.$`},
-		"escapes":         {text("x = '" + strings.Repeat(`\n`, 100_000) + "'\n" + empty), `^$`},
+		"nul":             {one("x = 1\x00\n"), `^syntax main.star: the file holds a NUL character$`},
+		"bad-utf8":        {one("x = '\xff\xfe'\n"), `^syntax main.star: the file is not UTF-8 text$`},
+		"binary":          {one("\x7fELF\x02\x01\x01\x00"), `^syntax main.star: the file holds a NUL character$`},
+		"bom":             {one("\ufeff" + empty), `^syntax main.star: the file begins with a byte order mark$`},
+		"tabs":            {one("def run(ctx):\n\tpass\n"), `^$`},
+		"carriage-return": {one("def run(ctx):\r    pass\r"), `^$`},
+		"line-breaks":     {one(strings.Repeat("\n", 200_000) + empty), `^$`},
+		"open-string":     {one("x = '''" + strings.Repeat("a", 200_000)), `^syntax main.star:1:5: unexpected EOF in string$`},
+		"parens":          {one("x = " + strings.Repeat("(", 100_000) + "1" + strings.Repeat(")", 100_000) + "\n"), `^syntax main.star:1:\d+: excessive nesting$`},
+		"braces":          {one("x = " + strings.Repeat("{1:", 60_000) + "1" + strings.Repeat("}", 60_000) + "\n"), `^syntax main.star:1:\d+: excessive nesting$`},
+		"nots":            {one("x = " + strings.Repeat("not ", 60_000) + "1\n"), `^syntax main.star:1:\d+: excessive nesting$`},
+		"minuses":         {one("x = " + strings.Repeat("-", 200_000) + "1\n"), `^syntax main.star:1:\d+: excessive nesting$`},
+		"lambdas":         {one("x = " + strings.Repeat("lambda: ", 30_000) + "1\n"), `^syntax main.star:1:\d+: excessive nesting$`},
+		"conditionals":    {one("x = " + strings.Repeat("1 if 1 else ", 20_000) + "1\n"), `^syntax main.star:1:\d+: excessive nesting$`},
+		"many-arguments":  {one("def f(**k): pass\nx = f(" + repeated(20_000, "a%d = 1,") + ")\n"), `^syntax main.star:2:5: 20000 keyword arguments in call, limit is 255$`},
+		"many-parameters": {one("def f(" + repeated(20_000, "a%d,") + "): pass\n" + empty), `^$`},
+		"many-globals":    {one(repeated(20_000, "a%d = 1\n") + empty), `^$|^limit main.star: stopped: one operation used more than `},
+		"defs-in-defs":    {one(strings.Repeat("def f():\n", 1000)), `^syntax main.star:2:4: got def, want indent$`},
+		"ifs-in-ifs":      {one("def run(ctx):\n" + nestedIfs(60)), `^$`},
+		"huge-number":     {one("x = " + strings.Repeat("9", 200_000) + "\n" + empty), `^$|^limit main.star`},
+		"huge-float":      {one("x = 1e" + strings.Repeat("9", 200_000) + "\n" + empty), `^syntax main.star:1:200007: invalid float literal$`},
+		"long-name":       {one("x = " + strings.Repeat("a", 200_000) + "\n" + empty), `^unknown-name main.star:1:5: undefined: a{100}\.\.\.$`},
+		"escapes":         {one("x = '" + strings.Repeat(`\n`, 100_000) + "'\n" + empty), `^$`},
 	}
 }
 
@@ -122,23 +118,7 @@ func nestedIfs(n int) string {
 
 func TestCrafted(t *testing.T) {
 	t.Parallel()
-	limits := sandbox.Limits{Time: 5 * time.Second, Steps: 3_000_000}
 	for name, a := range crafted() {
-		t.Run(name, func(t *testing.T) {
-			began := time.Now()
-			err := attacked(t, a.files, limits, nobody)
-			took := time.Since(began)
-			got := ""
-			if err != nil {
-				got = problemOf(err)
-			}
-			if !regexp.MustCompile(a.want).MatchString(got) {
-				t.Errorf("got %.300s\nwant %s", got, a.want)
-			}
-			if took > limits.Time+time.Second {
-				t.Errorf("took %s", took)
-			}
-			t.Logf("%s %s %.150s", name, took.Round(time.Millisecond), got)
-		})
+		t.Run(name, func(t *testing.T) { attacked(t, a.files, a.want, nobody) })
 	}
 }
