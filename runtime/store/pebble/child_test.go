@@ -251,6 +251,11 @@ func TestKilledHolder(t *testing.T) {
 	if err := storetest.Increment(ctx, patient, "n"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context canceled", err)
 	}
+	ctx, cancel = context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	if err := storetest.Increment(ctx, patient, "n"); code(err) != "store-busy" || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want store-busy at the deadline", err)
+	}
 
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 const (
 	lockShared = iota
 	lockExclusive
+	lockInTurn
 	lockNone
 )
 

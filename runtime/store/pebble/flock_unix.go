@@ -12,10 +12,11 @@ import (
 const (
 	lockShared    = unix.LOCK_SH | unix.LOCK_NB
 	lockExclusive = unix.LOCK_EX | unix.LOCK_NB
+	lockInTurn    = unix.LOCK_EX // exclusive, and waits for it
 	lockNone      = unix.LOCK_UN
 )
 
-// flock never blocks: it answers errHeld.
+// flock answers errHeld instead of blocking, except for lockInTurn.
 func flock(f *os.File, how int) error {
 	for {
 		err := unix.Flock(int(f.Fd()), how)

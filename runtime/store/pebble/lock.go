@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"time"
 
@@ -36,50 +35,78 @@ type holder struct {
 
 const holderSize = 256
 
-// acquire waits for the lock. A process that has just let go comes here like any other, and is behind those who wait.
+// turns is how many times as long the wait may be while the holder is one after another: that is a queue that moves, on
+// a slow machine, and not a process that is stuck.
+const turns = 10
+
+// acquire waits for the lock. A process that has just let go comes here like any other, and is behind those who wait:
+// they stand in the kernel's queue, where who came first is first and waiting costs nothing.
 func (c *Config) acquire(ctx context.Context) (*fileLock, error) {
 	l, err := c.openLock()
 	if err != nil {
 		return nil, err
 	}
 	if !l.wanted() {
-		if err := c.take(l); err == nil {
+		if err := c.take(l, lockExclusive); err == nil {
 			return l, nil
 		} else if !errors.Is(err, errHeld) {
 			l.closeFiles()
 			return nil, err
 		}
 	}
-	patience := time.NewTimer(c.Wait)
+	began, has := time.Now(), l.holder()
+	patience, look := time.NewTimer(c.Wait), time.NewTicker(lookEvery)
 	defer patience.Stop()
-	for announced := false; ; {
-		// The holder's look may collide with the announcement: try again with the next round.
-		announced = announced || l.wait != nil && flock(l.wait, lockShared) == nil
-		// Not all in step, and never at once: the one who waits longest must have a chance against the one who comes back.
-		pause := time.NewTimer(time.Millisecond + rand.N(time.Millisecond)) //nolint:gosec // not a secret
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			l.closeFiles()
-			return nil, fmt.Errorf("store: wait for the lock: %w", ctx.Err())
-		case <-patience.C:
-			pause.Stop()
-			defer l.closeFiles()
-			return nil, c.busy(l)
+	defer look.Stop()
+	got := make(chan error, 1)
+	go func() { got <- c.take(l, lockInTurn) }()
+	for announced := l.wait == nil; ; {
+		if !announced {
+			// The holder's look may collide with the announcement: try again.
+			if announced = flock(l.wait, lockShared) == nil; announced {
+				look.Stop()
+			}
 		}
-		err := c.take(l)
-		if err == nil {
-			if announced {
+		select {
+		case err := <-got:
+			if err != nil {
+				l.closeFiles()
+				return nil, err
+			}
+			if l.wait != nil {
 				_ = flock(l.wait, lockNone)
 			}
 			return l, nil
-		}
-		if !errors.Is(err, errHeld) {
-			l.closeFiles()
+		case <-look.C:
+		case <-ctx.Done():
+			err := fmt.Errorf("store: wait for the lock: %w", ctx.Err())
+			if errors.Is(err, context.DeadlineExceeded) {
+				err = c.busy(l, time.Since(began).Round(100*time.Millisecond)).Because(ctx.Err())
+			}
+			l.leave(got)
 			return nil, err
+		case <-patience.C:
+			now := l.holder()
+			if now == has || time.Since(began) >= turns*c.Wait {
+				err := c.busy(l, max(c.Wait, time.Since(began).Round(100*time.Millisecond)))
+				l.leave(got)
+				return nil, err
+			}
+			has = now
+			patience.Reset(c.Wait)
 		}
 	}
+}
+
+// leave gives up the place in the queue: nobody can step out of it, so the lock is let go when it comes.
+func (l *fileLock) leave(got <-chan error) {
+	go func() {
+		if <-got == nil {
+			_ = l.release()
+			return
+		}
+		l.closeFiles()
+	}()
 }
 
 // tryOnce takes the lock or says who has it.
@@ -88,13 +115,13 @@ func (c *Config) tryOnce() (*fileLock, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = c.take(l)
+	err = c.take(l, lockExclusive)
 	if err == nil {
 		return l, nil
 	}
 	defer l.closeFiles()
 	if errors.Is(err, errHeld) {
-		return nil, c.busy(l)
+		return nil, c.busy(l, c.Wait)
 	}
 	return nil, err
 }
@@ -131,9 +158,9 @@ func openForLock(path string, flag int) (*os.File, error) {
 	return nil, err
 }
 
-// take tries to get the lock and puts this process's name in.
-func (c *Config) take(l *fileLock) error {
-	if err := flock(l.f, lockExclusive); err != nil {
+// take gets the lock, as how says, and puts this process's name in.
+func (c *Config) take(l *fileLock, how int) error {
+	if err := flock(l.f, how); err != nil {
 		if errors.Is(err, errHeld) {
 			return err
 		}
@@ -190,17 +217,22 @@ func (l *fileLock) closeFiles() {
 	}
 }
 
-// busy names the holder.
-func (c *Config) busy(l *fileLock) *problem.Problem {
-	var h holder
+// holder is what the file says of who has the lock, empty if it says nothing.
+func (l *fileLock) holder() string {
 	b := make([]byte, holderSize)
 	n, _ := l.f.ReadAt(b, 0)
-	if err := json.Unmarshal(bytes.TrimSpace(b[:n]), &h); err != nil || h.PID == 0 {
+	return string(bytes.TrimSpace(b[:n]))
+}
+
+// busy names the holder.
+func (c *Config) busy(l *fileLock, waited time.Duration) *problem.Problem {
+	var h holder
+	if err := json.Unmarshal([]byte(l.holder()), &h); err != nil || h.PID == 0 {
 		return problem.New(problem.StoreBusy, "store %s is busy: many processes take turns, or its holder could not leave its name", c.Dir).
 			WithHint("see who has it: fuser -v %s", c.LockFile)
 	}
 	return problem.New(problem.StoreBusy, "store %s is busy: pid %d %q has held it since %s (waited %s)",
-		c.Dir, h.PID, h.Name, h.Since.Format(time.RFC3339), c.Wait).
+		c.Dir, h.PID, h.Name, h.Since.Format(time.RFC3339), waited).
 		WithHint("look at that process: ps -fp %d", h.PID)
 }
 

@@ -44,7 +44,7 @@ type Config struct {
 	Dir      string        // the database's directory
 	MarkFile string        // default Dir + ".mark"; must not be inside Dir
 	LockFile string        // default Dir + ".lock"
-	Wait     time.Duration // how long to wait for another holder, default 2s
+	Wait     time.Duration // how long to wait for one other holder, default 2s; ten times that while holders take turns
 	Holder   string        // what to call this process to those who wait, "runbook run"
 
 	// Writer says that this process is going to write: its first transaction opens the database for that, even if it only

@@ -268,6 +268,65 @@ func TestIdleHolderLetsGo(t *testing.T) {
 	}
 }
 
+// TestQueueThatMoves: who waits is patient while holders take turns, and not with one that keeps the lock, or for ever.
+func TestQueueThatMoves(t *testing.T) {
+	t.Parallel()
+	const wait = 200 * time.Millisecond
+	for _, c := range []struct {
+		name  string
+		turns int // how many holders take turns before the lock is free; 0: one keeps it
+		least time.Duration
+		busy  bool
+	}{
+		{"stuck", 0, wait, true},
+		{"moves", 12, 2 * wait, false},
+		{"for ever", 1 << 30, turns * wait, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := newDir(t)
+			first, second := open(t, Config{Dir: dir, Wait: testWait}), open(t, Config{Dir: dir, Wait: wait})
+			lock, err := first.cfg.acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			stop, ended := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(ended)
+				defer func() { _ = lock.release() }()
+				for i := 0; c.turns == 0 || i < c.turns; i++ {
+					if c.turns > 0 { // another holder, as far as one can see from outside
+						if err := first.cfg.take(lock, lockExclusive); err != nil {
+							t.Error(err)
+						}
+					}
+					select {
+					case <-stop:
+						return
+					case <-time.After(wait / 4):
+					}
+				}
+			}()
+			began := time.Now()
+			got, err := second.cfg.acquire(t.Context())
+			took := time.Since(began)
+			if err == nil {
+				_ = got.release()
+			}
+			close(stop)
+			<-ended
+			if c.busy {
+				wantProblem(t, err, problem.StoreBusy, "held it since")
+			} else if err != nil {
+				t.Error(err)
+			}
+			if took < c.least || c.turns == 0 && took >= turns*wait {
+				t.Errorf("it ended after %s, want %s or more", took, c.least)
+			}
+		})
+	}
+}
+
 // TestNobodyStarves: one that comes back at once does not keep out one that waits.
 func TestNobodyStarves(t *testing.T) {
 	t.Parallel()
