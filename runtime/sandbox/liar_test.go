@@ -43,7 +43,7 @@ var lies = map[string]struct {
 	"escape":     {done(wire.Done{Problem: problem.New(problem.Script, "\x1b[2Jall is well")}), "\uFFFD[2Jall is well"},
 	"event":      {done(wire.Done{Events: wire.Events{List: []wire.Event{{Kind: "verdict"}}}}), "the worker cannot be trusted: it reports an event that cannot be"},
 	"big-event":  {done(wire.Done{Events: wire.Events{List: []wire.Event{{Kind: "print", Result: strings.Repeat("x", 1<<20)}}}}), "the worker cannot be trusted: it reports an event that is too large"},
-	"many":       {done(wire.Done{Events: wire.Events{List: make([]wire.Event, 30_000)}}), "the worker cannot be trusted: it reports more than"},
+	"many":       {frame(`{"done":{"events":{"list":[` + strings.Repeat("{},", 30_000) + `{}]}}}`), "the worker cannot be trusted: it reports more than"},
 	"exit":       {func(*os.File) { os.Exit(0) }, "the worker process ended by itself (exit status 0)"},
 	"kill":       {killed, "the worker process was ended from outside (killed)"},
 	"close":      {func(out *os.File) { _ = out.Close(); forever() }, "the worker process ended by itself (it closed its pipe and went on)"},
