@@ -98,10 +98,12 @@ func TestE2ESixteenRunsAtOnce(t *testing.T) {
 			t.Parallel()
 			s := newManySite(t, runs, c.policy, `echo b >>"$0/effects"; sleep 0.2; echo e >>"$0/effects"`)
 			var all sync.WaitGroup
+			said := make([]string, runs)
 			for i := range runs {
 				cmd, out, errs := s.command(nil, "run", "--json", fmt.Sprintf("r%d.star", i))
 				all.Go(func() {
 					err := cmd.Run()
+					said[i] = out.String() + errs.String()
 					busy := bytes.Contains(out.Bytes(), []byte(problem.StoreBusy)) // 16 on a slow machine may wait for the store in vain
 					if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || exit.ExitCode() != int(problem.ExitRefused) && !busy) {
 						t.Errorf("run %d: %v\n%s%s", i, err, out, errs)
@@ -124,7 +126,7 @@ func TestE2ESixteenRunsAtOnce(t *testing.T) {
 				most = max(most, under)
 			}
 			if began > c.began || began == 0 || most > c.beside {
-				t.Errorf("%d began, %d of them beside each other; at most %d and %d may", began, most, c.began, c.beside)
+				t.Errorf("%d began, %d of them beside each other; at most %d and %d may\n%s", began, most, c.began, c.beside, strings.Join(said, "\n"))
 			}
 			t.Logf("%d began, %d beside each other", began, most)
 		})
