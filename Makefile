@@ -45,7 +45,7 @@ test: ## run the tests
 
 .PHONY: test-e2e
 test-e2e: build ## run the tests that need real servers (a Prometheus, systemd); .ci/run installs those
-	go test -count=1 -tags e2e -run '^TestE2E' ./...
+	go test -count=1 -tags e2e -run '^TestE2E' $$(grep -rl --include='*_test.go' '^//go:build.*e2e' . | xargs dirname | sort -u)
 
 .PHONY: property
 property: ## check the guards, the breaker and the books with CHECKS (200000) random histories, from SEED
