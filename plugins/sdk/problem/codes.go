@@ -37,6 +37,7 @@ const (
 	QueryInLoop      Code = "query-in-loop"
 	DeadLoad         Code = "dead-load"
 	LiteralThreshold Code = "literal-threshold"
+	LiteralSecret    Code = "literal-secret"
 	NeverNone        Code = "never-none"
 	NotFormatted     Code = "not-formatted"
 	TestFailed       Code = "test-failed"
@@ -86,6 +87,7 @@ func All() []Info {
 		{QueryInLoop, ExitFindings, "a query is asked in a loop"},
 		{DeadLoad, ExitFindings, "a name is loaded and never used"},
 		{LiteralThreshold, ExitFindings, "a threshold is written into the code"},
+		{LiteralSecret, ExitFindings, "a secret is written into the code"},
 		{NeverNone, ExitFindings, "a value is compared with None that it never is"},
 		{NotFormatted, ExitFindings, "a file is not as runbook fmt writes it"},
 		{TestFailed, ExitFailed, "a test failed"},
