@@ -117,11 +117,15 @@ kill: build ## kill KILLS (1000) real runs at random moments, and hold their eff
 	RUNBOOK_TEST_KILLS=$(or $(KILLS),1000) go test -count=1 -timeout 2h -v -tags e2e -run '^TestE2EKills$$' ./cmd/runbook/cli
 
 .PHONY: bench
-bench: bench-runs bench-parts ## run all benchmarks
+bench: bench-runs bench-workers bench-parts ## run all benchmarks
 
 .PHONY: bench-runs
 bench-runs: build ## measure whole runs against /bin/true and ansible-playbook
 	go run ./cmd/runbook/bench -runbook bin/runbook -rounds $(ROUNDS)
+
+.PHONY: bench-workers
+bench-workers: build ## measure the start of a worker against runbook --version
+	go run ./cmd/runbook/bench -workers -runbook bin/runbook -rounds 200
 
 .PHONY: bench-halt
 bench-halt: build ## measure runbook halt against /bin/true, also while the store is held or damaged, and on a full disk

@@ -35,6 +35,7 @@ func run() error {
 		dir     = flag.String("dir", "", "where projects and stores are made, on the disk that is to be measured; default: a temporary directory")
 		hold    = flag.Bool("hold", false, "measure nothing: make the projects, print the commands and wait, to look at one run with strace or perf")
 		asking  = flag.Bool("guards", false, "measure what asking every guard costs instead")
+		worker  = flag.Bool("workers", false, "measure the start of a worker against runbook --version instead")
 		halting = flag.Bool("halt", false, "measure runbook halt against /bin/true instead")
 		atLeast = flag.Float64("at-least", 0, "fail if ansible-playbook takes less than this many times a run")
 	)
@@ -55,6 +56,9 @@ func run() error {
 	defer func() { _ = os.RemoveAll(root) }()
 	if *asking {
 		return guards(ctx, root, *rounds)
+	}
+	if *worker {
+		return workers(ctx, exe, root, *rounds)
 	}
 	if *halting {
 		return halts(ctx, exe, root, *rounds)
