@@ -59,6 +59,7 @@ type Deps struct {
 	Now       func() time.Time // wall clock
 	Env       func(string) (string, bool)
 	Self      action.Owner
+	Person    string // whose process this is: user@host
 	Look      func(action.Owner) process.Liveness
 	KillGroup func(action.Child) error
 	Sinks     []notify.Sink

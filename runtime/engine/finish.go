@@ -71,17 +71,27 @@ func (e *engine) forget(ctx context.Context) error {
 	if _, err := ledger.Forget(ctx, e.Store, e.Sample, horizon); err != nil {
 		return err
 	}
-	return ledger.ForgetSources(ctx, e.Store, e.Sample, horizon)
+	if err := ledger.ForgetSources(ctx, e.Store, e.Sample, horizon); err != nil {
+		return err
+	}
+	return ledger.AuditLog(e.Now).Forget(ctx, e.Store, horizon)
 }
 
-// save writes the trace, with the files of what was evaluated.
+// save writes the trace, with the files of what was evaluated, and what has changed outside the store.
 func (e *engine) save(ctx context.Context) error {
-	keys := []string{ledger.KeyClock}
+	halts, err := e.State.History()
+	if err != nil {
+		e.problem(e.asProblem(problem.StateUnusable, err, "read the history of halts"))
+	}
+	keys := append(ledger.NotedKeys(), ledger.KeyClock)
 	for digest := range e.sources {
 		keys = append(keys, ledger.KeySource(digest))
 	}
 	return e.Store.Update(ctx, keys, func(tx store.Tx) error {
 		if _, err := ledger.Tick(tx, e.Sample); err != nil {
+			return err
+		}
+		if err := ledger.Note(tx, e.Settings.Digest, e.Person, halts, e.wall()); err != nil {
 			return err
 		}
 		for digest, src := range e.sources {

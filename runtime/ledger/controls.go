@@ -29,6 +29,8 @@ type ControlEvent struct {
 	Until  time.Time        `json:"until,omitzero"`
 }
 
+func keyControl(ev ControlEvent) string { return "control/" + stamp(ev.At) + "-" + ev.Name }
+
 // maxControls bounds the document that every decision reads.
 const maxControls = 1000
 
@@ -65,7 +67,7 @@ func change(ctx context.Context, st store.Store, now Clock, fn func(c *Controls,
 			return problem.New(problem.Refused, "there are %d controls, more than fit", len(c.Disables)+len(c.Windows)).WithHint("lift those that are no longer needed: runbook status")
 		}
 		ev.At = at
-		if err := Write(tx, "control/"+at.UTC().Format("20060102-150405.000000000")+"-"+ev.Name, ev); err != nil {
+		if err := Write(tx, keyControl(ev), ev); err != nil {
 			return err
 		}
 		store.Mark(tx)

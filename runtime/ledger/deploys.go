@@ -31,7 +31,7 @@ const goingFor = time.Hour
 
 // KeyChange is the key of a change by when it was recorded.
 func KeyChange(at time.Time, component string) string {
-	return "change/" + at.UTC().Format("20060102-150405.000000000") + "/" + component
+	return "change/" + stamp(at) + "/" + component
 }
 
 // AddChange records one. The end of a deploy keeps the start that was recorded before.

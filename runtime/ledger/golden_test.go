@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,5 +90,68 @@ func TestGoldenStarted(t *testing.T) {
 		if _, err := read(bad); err == nil {
 			t.Errorf("%q was read", bad)
 		}
+	}
+}
+
+// What a run notes for the audit log, once; and what the log says of each record.
+func TestNote(t *testing.T) {
+	t.Parallel()
+	b := newBook()
+	at := epoch.Add(b.up)
+	halts := []control.HaltEvent{
+		{What: "halt", At: at, By: "ann@h(tty)", Reason: "r", Until: at.Add(time.Hour)},
+		{What: "resume", At: at.Add(time.Minute), By: "bob@h(tty)", Reason: "over"},
+	}
+	wrote := map[string]string{}
+	log := ledger.AuditLog(func() time.Time { return at })
+	note := func(policy string, halts []control.HaltEvent) (n int) {
+		t.Helper()
+		err := log.Update(t.Context(), b.st, ledger.NotedKeys(), func(tx store.Tx) error { return ledger.Note(tx, policy, "ann@h(tty)", halts, at) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.st.Scan(t.Context(), "", false, func(key string, val []byte) bool {
+			if wrote[key] != string(val) && !strings.Contains(key, "audit") {
+				n++
+			}
+			wrote[key] = string(val)
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for i, c := range []struct {
+		policy string
+		halts  []control.HaltEvent
+		want   int // documents that change
+	}{
+		{"p1", nil, 1},
+		{"p1", nil, 0},
+		{"p1", halts[:1], 2},
+		{"p2", halts[:1], 1},
+		{"p2", halts, 2},
+		{"p2", halts, 0},
+		{"p2", halts[1:], 3},
+		{"p2", halts[1:], 0},
+		{"p2", nil, 2}, // the second change is written at the same moment
+	} {
+		if got := note(c.policy, c.halts); got != c.want {
+			t.Errorf("%d: %d documents changed, want %d", i, got, c.want)
+		}
+	}
+	for key, want := range map[string]string{
+		"policy":                                 `{"v":1,"digest":"p2","since":"2026-03-01T10:00:00Z","by":"ann@h(tty)"}`,
+		"idx/halts":                              `{"v":1,"n":0,"last":{"what":"","at":"0001-01-01T00:00:00Z","by":"","reason":""}}`,
+		"halt/20260301-100000.000000000-0":       `{"what":"halt","at":"2026-03-01T10:00:00Z","by":"ann@h(tty)","reason":"r","until":"2026-03-01T11:00:00Z"}`,
+		"halt/20260301-100100.000000000-1":       `{"what":"resume","at":"2026-03-01T10:01:00Z","by":"bob@h(tty)","reason":"over"}`,
+		"halt/20260301-100000.000000000-changed": `{"what":"halts.log was changed","at":"2026-03-01T10:00:00Z","by":"","reason":"1 were on record, and it has 0"}`,
+	} {
+		if wrote[key] != want {
+			t.Errorf("%s is\n%s\nwant\n%s", key, wrote[key], want)
+		}
+	}
+	if r, err := log.Verify(t.Context(), b.st, 0, ""); err != nil || len(r.Findings) > 0 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -282,8 +282,8 @@ func readClock(tx store.ReadTx) (clock.Saved, error) {
 	return clock.Decode(b)
 }
 
-// AcceptClock believes the machine's clocks as they are now: a person has looked. It returns the clock before and after.
-func AcceptClock(ctx context.Context, st store.Store, read Clock, dry bool) (before, after clock.Saved, err error) {
+// AcceptClock believes the machine's clocks as they are now: a person has looked, and that is on record. It returns the clock before and after.
+func AcceptClock(ctx context.Context, st store.Store, read Clock, by string, dry bool) (before, after clock.Saved, err error) {
 	now, err := read()
 	if err != nil {
 		return before, after, err
@@ -302,6 +302,10 @@ func AcceptClock(ctx context.Context, st store.Store, read Clock, dry bool) (bef
 	}
 	err = st.Update(ctx, []string{KeyClock}, func(tx store.Tx) error {
 		if err := look(tx); err != nil {
+			return err
+		}
+		ev := ControlEvent{What: "clock accept", Name: "clock", By: by, At: after.Wall, Reason: fmt.Sprintf("%s were not believed", before.Ahead)}
+		if err := Write(tx, keyControl(ev), ev); err != nil {
 			return err
 		}
 		return writeClock(tx, after)

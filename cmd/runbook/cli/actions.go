@@ -11,7 +11,6 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
-	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 func actionsCommand() spec {
@@ -35,7 +34,7 @@ func runActions(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := openStore(state, "actions")
+	st, err := c.openStore(state, "actions")
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +85,7 @@ type refusedResult struct {
 	now     time.Time
 }
 
-func refusedActions(ctx context.Context, st *pebble.Store, c *call, f filter) (result, error) {
+func refusedActions(ctx context.Context, st auditedStore, c *call, f filter) (result, error) {
 	runs, err := ledger.Runs(ctx, st, c.Int("limit"), f.since, f.run)
 	if err != nil {
 		return nil, err

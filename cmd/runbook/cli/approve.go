@@ -14,7 +14,6 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/engine"
 	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
-	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 func approveCommand() spec {
@@ -57,7 +56,7 @@ func declineCommand() spec {
 
 func (c *call) respond(ctx context.Context, answer guard.Answer) (guard.Approval, error) {
 	var a guard.Approval
-	err := c.withStore(ctx, string(answer), func(st *pebble.Store) (err error) {
+	err := c.withStore(ctx, string(answer), func(st auditedStore) (err error) {
 		a, err = ledger.Respond(ctx, st, clock.Read, strings.ToLower(c.args[0]), answer, control.Who(), c.String("reason"), c.Bool("dry-run"))
 		return err
 	})

@@ -34,7 +34,7 @@ func runBackup(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := openStore(state, "backup")
+	st, err := c.openStore(state, "backup")
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func runBackup(ctx context.Context, c *call) (result, error) {
 		m := backup.Manifest{Namespace: state.Namespace, At: c.stdio.Now(), Commits: r.Commits, Records: r.Records, Bytes: int64(r.Bytes)}
 		return backupResult{Dir: dir, Manifest: m, DryRun: true}, nil
 	}
-	m, err := backup.Make(ctx, state, st, dir, buildInfo().Version, c.stdio.Now())
+	m, err := backup.Make(ctx, state, st.Store, dir, buildInfo().Version, c.stdio.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/clock"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
-	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 func breakerCommand() spec {
@@ -85,7 +84,7 @@ func (r breakerResult) open() bool { return r.State == breaker.Open }
 
 func runBreakerStatus(ctx context.Context, c *call) (result, error) {
 	var r breakerResult
-	err := c.withStore(ctx, "breaker", func(st *pebble.Store) error {
+	err := c.withStore(ctx, "breaker", func(st auditedStore) error {
 		d, at, err := ledger.Breaker(ctx, st, clock.Read)
 		r = newBreakerResult(d, at, c.stdio.Now())
 		return err
@@ -102,7 +101,7 @@ func runBreakerStatus(ctx context.Context, c *call) (result, error) {
 
 func (c *call) changeBreaker(ctx context.Context, e breaker.Event) (result, error) {
 	var r breakerResult
-	err := c.withStore(ctx, "breaker", func(st *pebble.Store) error {
+	err := c.withStore(ctx, "breaker", func(st auditedStore) error {
 		d, at, err := ledger.Breaker(ctx, st, clock.Read)
 		switch {
 		case err != nil:

@@ -10,7 +10,6 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/clock"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
-	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 func changeCommand() spec {
@@ -75,7 +74,7 @@ func runChangeAdd(ctx context.Context, c *call) (result, error) {
 	if c.Bool("dry-run") {
 		return changeResult{ch, true, now}, nil
 	}
-	err := c.withStore(ctx, "change", func(st *pebble.Store) (err error) {
+	err := c.withStore(ctx, "change", func(st auditedStore) (err error) {
 		ch, err = ledger.AddChange(ctx, st, clock.Read, ch)
 		return err
 	})
@@ -123,7 +122,7 @@ func runChangeList(ctx context.Context, c *call) (result, error) {
 		return nil, problem.New(problem.Usage, "runbook change list: --limit must be at least 1").WithHint("runbook change list --help")
 	}
 	r := changesResult{Changes: []ledger.Change{}, now: c.stdio.Now()}
-	err := c.withStore(ctx, "change", func(st *pebble.Store) error {
+	err := c.withStore(ctx, "change", func(st auditedStore) error {
 		all, err := ledger.Changes(ctx, st, c.Int("limit"))
 		r.Changes = append(r.Changes, all...)
 		return err

@@ -44,6 +44,7 @@ func commands() []spec {
 		backupCommand(),
 		restoreCommand(),
 		clockCommand(),
+		auditCommand(),
 		versionCommand(),
 	}
 }

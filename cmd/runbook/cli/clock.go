@@ -7,6 +7,7 @@ import (
 	cli "github.com/urfave/cli/v2"
 
 	"github.com/seed1de3961f/runbook/runtime/clock"
+	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 )
 
@@ -40,12 +41,12 @@ func runClockAccept(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := openStore(state, "clock accept")
+	st, err := c.openStore(state, "clock accept")
 	if err != nil {
 		return nil, err
 	}
 	defer st.Close()
-	before, after, err := ledger.AcceptClock(ctx, st, clock.Read, c.Bool("dry-run"))
+	before, after, err := ledger.AcceptClock(ctx, st, clock.Read, control.Who(), c.Bool("dry-run"))
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/control"
-	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 // selectorFlags are how a control is told what it is about.
@@ -151,12 +150,12 @@ func (c *call) controlName(prefix string) (string, error) {
 }
 
 // withStore opens the state directory and its store for one command.
-func (c *call) withStore(ctx context.Context, command string, fn func(st *pebble.Store) error) error {
+func (c *call) withStore(ctx context.Context, command string, fn func(st auditedStore) error) error {
 	state, err := c.openState(ctx)
 	if err != nil {
 		return err
 	}
-	st, err := openStore(state, command)
+	st, err := c.openStore(state, command)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/clock"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
-	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 func disableCommand() spec {
@@ -55,7 +54,7 @@ func runDisable(ctx context.Context, c *call) (result, error) {
 	if c.Bool("dry-run") {
 		return disableResult{d, true}, nil
 	}
-	err = c.withStore(ctx, "disable", func(st *pebble.Store) (err error) {
+	err = c.withStore(ctx, "disable", func(st auditedStore) (err error) {
 		d, err = ledger.Disable(ctx, st, clock.Read, d)
 		return err
 	})
@@ -108,7 +107,7 @@ func runEnable(ctx context.Context, c *call) (result, error) {
 		return nil, problem.New(problem.Usage, "runbook enable needs the name of a disable, or what it names, and not both").WithHint("runbook status shows them")
 	}
 	r := enableResult{Still: []control.Disable{}, now: c.stdio.Now(), DryRun: c.Bool("dry-run")}
-	err = c.withStore(ctx, "enable", func(st *pebble.Store) error {
+	err = c.withStore(ctx, "enable", func(st auditedStore) error {
 		all, err := ledger.ListControls(ctx, st, c.stdio.Now())
 		if err != nil {
 			return err

@@ -89,7 +89,7 @@ func (d *doctorResult) state(ctx context.Context, c *call, dir string) error {
 	halt := s.Check(c.stdio.Env)
 	d.note(ctx, "stop", "not halted", control.Halted(halt))
 	d.access(ctx, s)
-	st, err := openStore(s, "doctor")
+	st, err := c.openStore(s, "doctor")
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func runExplain(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := openStore(state, "explain")
+	st, err := c.openStore(state, "explain")
 	if err != nil {
 		return nil, err
 	}

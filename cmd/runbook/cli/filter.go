@@ -13,7 +13,6 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
-	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -124,7 +123,7 @@ func (f filter) refused(a *trace.Action) bool {
 }
 
 // steps are the actions that are asked for, the newest first. Their targets' names and labels are in their attempts.
-func (f filter) steps(ctx context.Context, st *pebble.Store, limit int, inDoubt bool) ([]*action.Step, error) {
+func (f filter) steps(ctx context.Context, st auditedStore, limit int, inDoubt bool) ([]*action.Step, error) {
 	all, err := ledger.Steps(ctx, st, math.MaxInt, func(s *action.Step) bool {
 		return f.ofRunbook(s.Identity.Runbook) && (f.outcome == "" || string(s.State) == f.outcome) && !s.ReservedAt.Wall.Before(f.since) &&
 			(!inDoubt || s.State == action.InDoubt)

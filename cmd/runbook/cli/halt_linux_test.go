@@ -19,6 +19,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/process"
 	"github.com/seed1de3961f/runbook/runtime/store"
+	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 // halted is the part of halt's document that these tests look at.
@@ -68,7 +69,7 @@ func begun(t *testing.T, s control.State) (action.Step, *exec.Cmd) {
 		ID: id.AttemptID(), Runbook: id.Runbook, Target: action.Target{Key: id.Target}, Number: 1, State: action.Open,
 		Steps: []string{step.Key}, Owner: process.Self(), History: []action.Change{{To: string(action.Open), At: now}},
 	}
-	st, err := openStore(s, "test")
+	st, err := pebble.New(storeConfig(s, "test"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func helpRoot(cmds []spec) string {
 		}
 		fmt.Fprintf(&b, "%s%d %s", sep, e.code, e.what)
 	}
-	b.WriteString("\n\nfor example: runbook demo\n")
+	b.WriteString("\nfor example: runbook demo\n")
 	return b.String()
 }
 

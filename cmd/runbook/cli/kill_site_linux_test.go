@@ -253,7 +253,7 @@ func (s *killSite) keys() []string {
 // read opens the store as every command does.
 func (s *killSite) read(fn func(*pebble.Store)) {
 	s.t.Helper()
-	st, err := openStore(s.state, "test")
+	st, err := pebble.New(storeConfig(s.state, "test"))
 	if err != nil {
 		s.t.Fatal(err)
 	}

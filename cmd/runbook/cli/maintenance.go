@@ -12,7 +12,6 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/clock"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
-	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 func maintenanceCommand() spec {
@@ -77,7 +76,7 @@ func runMaintenanceAdd(ctx context.Context, c *call) (result, error) {
 		return nil, err
 	}
 	if !c.Bool("dry-run") {
-		err = c.withStore(ctx, "maintenance", func(st *pebble.Store) (err error) {
+		err = c.withStore(ctx, "maintenance", func(st auditedStore) (err error) {
 			w, err = ledger.AddWindow(ctx, st, clock.Read, w)
 			return err
 		})
@@ -179,7 +178,7 @@ func runMaintenanceList(ctx context.Context, c *call) (result, error) {
 	} else if given == "" {
 		return nil, err
 	}
-	err = c.withStore(ctx, "maintenance", func(st *pebble.Store) error {
+	err = c.withStore(ctx, "maintenance", func(st auditedStore) error {
 		all, err := ledger.ListControls(ctx, st, r.now)
 		for _, w := range all.Windows {
 			add(w, false)
@@ -227,7 +226,7 @@ func maintenanceRemove() spec {
 
 func runMaintenanceRemove(ctx context.Context, c *call) (result, error) {
 	var w control.Window
-	err := c.withStore(ctx, "maintenance", func(st *pebble.Store) (err error) {
+	err := c.withStore(ctx, "maintenance", func(st auditedStore) (err error) {
 		if !c.Bool("dry-run") {
 			w, err = ledger.RemoveWindow(ctx, st, clock.Read, c.args[0], control.Who(), c.String("reason"))
 			return err

@@ -12,13 +12,17 @@ import (
 	"github.com/seed1de3961f/runbook/plugins"
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runtime/audit"
 	"github.com/seed1de3961f/runbook/runtime/control"
+	"github.com/seed1de3961f/runbook/runtime/engine"
 	"github.com/seed1de3961f/runbook/runtime/heartbeat"
+	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/notify"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
 	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 	"github.com/seed1de3961f/runbook/runtime/sandbox/declared"
+	"github.com/seed1de3961f/runbook/runtime/store"
 	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
@@ -122,9 +126,27 @@ func (c *call) openState(ctx context.Context) (control.State, error) {
 	return control.Open(dir)
 }
 
+// auditedStore is the store of a state directory, with an entry in the audit log for what is recorded.
+type auditedStore struct {
+	*pebble.Store
+	log audit.Log
+}
+
+var _ engine.Store = auditedStore{}
+
+// Update implements store.Store.
+func (s auditedStore) Update(ctx context.Context, keys []string, fn func(store.Tx) error) error {
+	return s.log.Update(ctx, s.Store, keys, fn)
+}
+
 // openStore is the store of a state directory. It is opened at the first transaction.
-func openStore(s control.State, command string) (*pebble.Store, error) {
-	return pebble.New(storeConfig(s, command))
+func (c *call) openStore(s control.State, command string) (auditedStore, error) {
+	return c.openStoreAs(storeConfig(s, command))
+}
+
+func (c *call) openStoreAs(config pebble.Config) (auditedStore, error) {
+	st, err := pebble.New(config)
+	return auditedStore{st, ledger.AuditLog(c.stdio.Now)}, err
 }
 
 func storeConfig(s control.State, command string) pebble.Config {

@@ -40,7 +40,7 @@ func runReplay(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := openStore(state, "replay")
+	st, err := c.openStore(state, "replay")
 	if err != nil {
 		return nil, err
 	}

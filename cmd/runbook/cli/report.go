@@ -13,7 +13,6 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/clock"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
-	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 func reportCommand() spec {
@@ -42,7 +41,7 @@ func runReport(ctx context.Context, c *call) (result, error) {
 		r.length = 7 * 24 * time.Hour
 	}
 	r.Since = c.stdio.Now().Add(-r.length).UTC()
-	err := c.withStore(ctx, "report", func(st *pebble.Store) error {
+	err := c.withStore(ctx, "report", func(st auditedStore) error {
 		all, err := ledger.Ladders(ctx, st, clock.Read, r.Since)
 		if err != nil {
 			return err

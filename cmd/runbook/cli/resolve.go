@@ -11,7 +11,6 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/clock"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
-	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 func resolveCommand() spec {
@@ -50,7 +49,7 @@ func runResolve(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := openStore(state, "resolve")
+	st, err := c.openStore(state, "resolve")
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +75,7 @@ func runResolve(ctx context.Context, c *call) (result, error) {
 	return resolveResult{Action: s, Attempt: a}, nil
 }
 
-func closeAttempt(ctx context.Context, c *call, st *pebble.Store) (result, error) {
+func closeAttempt(ctx context.Context, c *call, st auditedStore) (result, error) {
 	if c.Bool("dry-run") {
 		a, _, err := ledger.Attempt(ctx, st, c.args[0])
 		return resolveResult{Attempt: a, DryRun: true}, err

@@ -13,6 +13,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/backup"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
+	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 func restoreCommand() spec {
@@ -73,12 +74,12 @@ func runRestore(ctx context.Context, c *call) (result, error) {
 	if r.DryRun {
 		return r, nil
 	}
-	st, err := openStore(state, "restore")
+	st, err := c.openStore(state, "restore")
 	if err != nil {
 		return nil, err
 	}
 	defer st.Close()
-	r.Kept, err = backup.Restore(ctx, state, st, dir, m, c.Bool("force"), func(line string) { c.log.Info("halt", "did", line) })
+	r.Kept, err = backup.Restore(ctx, state, st.Store, dir, m, c.Bool("force"), func(line string) { c.log.Info("halt", "did", line) })
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +88,7 @@ func runRestore(ctx context.Context, c *call) (result, error) {
 
 // look finds out what the store that is there would lose.
 func (r *restoreResult) look(ctx context.Context, state control.State) error {
-	st, err := openStore(state, "restore")
+	st, err := pebble.New(storeConfig(state, "restore"))
 	if err != nil {
 		return err
 	}

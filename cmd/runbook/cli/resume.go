@@ -12,6 +12,7 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/clock"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
+	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -89,7 +90,7 @@ func (r *resumeResult) look(ctx context.Context, s control.State) error {
 			since = h.At
 		}
 	}
-	st, err := openStore(s, "resume")
+	st, err := pebble.New(storeConfig(s, "resume"))
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/engine"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
 	"github.com/seed1de3961f/runbook/runtime/process"
-	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 	"github.com/seed1de3961f/runbook/runtime/tested"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
@@ -56,7 +55,7 @@ func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.
 	}
 	config := storeConfig(state, command)
 	config.Writer = !opts.DryRun
-	st, err := pebble.New(config)
+	st, err := c.openStoreAs(config)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +74,7 @@ func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.
 	gate := tested.Gate{Data: o.tree.Data, Source: o.tree, Manifests: o.manifests}
 	r, err := engine.Run(ctx, engine.Deps{
 		State: state, Store: st, Host: host, Spawn: o.spawn, Tree: o.tree, Settings: o.settings, Families: o.families,
-		Sample: clock.Read, Now: c.stdio.Now, Env: c.stdio.Env, Self: process.Self(), Look: process.Look, KillGroup: process.KillGroup,
+		Sample: clock.Read, Now: c.stdio.Now, Env: c.stdio.Env, Self: process.Self(), Person: control.Who(), Look: process.Look, KillGroup: process.KillGroup,
 		Sinks: sinks, Heartbeat: o.heartbeat, Log: c.log, Version: buildInfo().Version, Hook: c.stdio.Hook, Coverage: gate.Judge,
 	}, opts)
 	if !opts.DryRun {

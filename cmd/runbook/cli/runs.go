@@ -27,7 +27,7 @@ is acted, nothing, escalated, refused, failed, in_doubt, interrupted or skipped.
 			if err != nil {
 				return nil, err
 			}
-			st, err := openStore(state, "runs")
+			st, err := c.openStore(state, "runs")
 			if err != nil {
 				return nil, err
 			}

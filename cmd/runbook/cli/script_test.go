@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/seed1de3961f/runbook/runtime/control"
+	"github.com/seed1de3961f/runbook/runtime/store"
+	"github.com/seed1de3961f/runbook/runtime/store/pebble"
 )
 
 // TestMain lets the scripts run this test binary as the program itself.
@@ -70,7 +73,7 @@ func mortal(s Stdio) Stdio {
 }
 
 // TestScripts runs testdata/script, one script per command. Each has an empty environment, a directory of its own, and
-// "exits CODE cmd...", "prometheus" and "keep NAME REGEXP" besides the commands of testscript.
+// "exits CODE cmd...", "prometheus", "keep NAME REGEXP" and "tamper STATE PREFIX" besides the commands of testscript.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -81,7 +84,7 @@ func TestScripts(t *testing.T) {
 			e.Defer(func() { removeGates(e.WorkDir) })
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "prometheus": prometheus, "keep": keep},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "prometheus": prometheus, "keep": keep, "tamper": tamper},
 	})
 }
 
@@ -115,4 +118,17 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("%s", fmt.Sprintf("exit code %d, want %d", got, want))
 	}
+}
+
+// tamper removes the last record with a prefix from the store of a state directory, as somebody would who knows it well.
+func tamper(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: tamper STATE PREFIX")
+	}
+	st, err := pebble.New(pebble.Config{Dir: filepath.Join(ts.MkAbs(args[0]), "store")})
+	ts.Check(err)
+	defer st.Close()
+	ctx, last := context.Background(), ""
+	ts.Check(st.Scan(ctx, args[1], true, func(key string, _ []byte) bool { last = key; return false }))
+	ts.Check(st.Update(ctx, nil, func(tx store.Tx) error { tx.Delete(last); return nil }))
 }

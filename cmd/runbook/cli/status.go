@@ -57,7 +57,7 @@ func runStatus(ctx context.Context, c *call) (result, error) {
 		Approvals: []guard.Approval{}, Disabled: []control.Disable{}, Maintenance: []control.Window{}, Open: []ledger.Open{}, InDoubt: []ledger.Doubt{}, Cooling: []ledger.Cooling{}, Runs: []runLine{},
 	}
 	res.Halted = len(res.Halt) > 0
-	st, err := openStore(state, "status")
+	st, err := c.openStore(state, "status")
 	if err != nil {
 		return res, err
 	}

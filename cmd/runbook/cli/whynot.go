@@ -47,7 +47,7 @@ func runWhyNot(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := openStore(state, "why-not")
+	st, err := c.openStore(state, "why-not")
 	if err != nil {
 		return nil, err
 	}
