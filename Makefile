@@ -59,7 +59,7 @@ halts: ## set HALTS (10000) halts against processes that start actions in a loop
 
 .PHONY: race
 race: ## run the tests with the race detector
-	go test -race ./...
+	GORACE=atexit_sleep_ms=0 go test -race -timeout 20m ./...
 
 .PHONY: lint
 lint: $(GOLANGCI) ## run golangci-lint as .golangci.yml says

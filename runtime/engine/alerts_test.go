@@ -9,8 +9,6 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
-	"github.com/seed1de3961f/runbook/runtime/sandbox"
-	"github.com/seed1de3961f/runbook/runtime/sandbox/sandboxtest"
 	"github.com/seed1de3961f/runbook/runtime/store"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
@@ -46,7 +44,7 @@ type fired struct {
 
 func newSite(t *testing.T, text string) *site {
 	t.Helper()
-	w := newWorldIn(t, t.TempDir(), twoAlertmanagers, map[string]string{"a.star": text}, func() (sandbox.Worker, error) { return sandboxtest.Worker(t, sandbox.Limits{}), nil })
+	w := newWorldIn(t, t.TempDir(), twoAlertmanagers, map[string]string{"a.star": text})
 	w.t = t
 	return &site{w, map[string][]fired{"a": {}, "b": {}}}
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
-	"github.com/seed1de3961f/runbook/runtime/sandbox"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -215,9 +214,7 @@ func (l *life) resolve() {
 func TestAnythingHappens(test *testing.T) {
 	test.Parallel()
 	rapid.Check(test, func(t *rapid.T) {
-		w := newWorldIn(t, test.TempDir(), projectText, map[string]string{"a.star": twoSteps}, func() (sandbox.Worker, error) {
-			return sandbox.Spawner{}.Start(context.Background())
-		})
+		w := newWorldIn(t, test.TempDir(), projectText, map[string]string{"a.star": twoSteps})
 		defer func() { _ = w.tree.Close() }()
 		l := &life{world: w, t: t}
 		l.sick("w3")

@@ -11,8 +11,6 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/process"
-	"github.com/seed1de3961f/runbook/runtime/sandbox"
-	"github.com/seed1de3961f/runbook/runtime/sandbox/sandboxtest"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -113,7 +111,7 @@ func TestWhatDoesNotEnd(t *testing.T) {
 func TestRecoverWithoutASource(t *testing.T) {
 	t.Parallel()
 	w := crashed(t, "acting")
-	broken := newWorldIn(t, t.TempDir(), strings.Replace(projectText, `"http://localhost:9090"`, `secret.env("NOT_SET")`, 1), nil, func() (sandbox.Worker, error) { return sandboxtest.Worker(t, sandbox.Limits{}), nil })
+	broken := newWorldIn(t, t.TempDir(), strings.Replace(projectText, `"http://localhost:9090"`, `secret.env("NOT_SET")`, 1), nil)
 	w.settings.Metrics = broken.settings.Metrics
 	r, err := w.process().run()
 	if err == nil || len(r.Recovered) != 1 || len(r.InDoubt) != 1 {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -77,6 +78,7 @@ type world struct {
 	state    control.State
 	store    *storetest.Memory
 	tree     *project.Tree
+	made     [sha256.Size]byte // the digest of its files when it was made
 	settings *project.Settings
 	paths    []string
 	db       *recorded.DB
@@ -99,10 +101,10 @@ type world struct {
 // newWorld makes one with five healthy workers and a minute of metrics. files are the project's besides project.star.
 func newWorld(t *testing.T, files map[string]string) *world {
 	t.Helper()
-	return newWorldIn(t, t.TempDir(), projectText, files, func() (sandbox.Worker, error) { return sandboxtest.Worker(t, sandbox.Limits{}), nil })
+	return newWorldIn(t, t.TempDir(), projectText, files)
 }
 
-func newWorldIn(t tb, dir, settings string, files map[string]string, spawn func() (sandbox.Worker, error)) *world {
+func newWorldIn(t tb, dir, settings string, files map[string]string) *world {
 	t.Helper()
 	ok := func(err error) {
 		t.Helper()
@@ -128,7 +130,8 @@ func newWorldIn(t tb, dir, settings string, files map[string]string, spawn func(
 	slices.Sort(w.paths)
 	w.tree, err = project.Open(dir)
 	ok(err)
-	worker, err := spawn()
+	w.made = w.files()
+	worker, err := w.spawn(context.Background())
 	ok(err)
 	defer worker.Close()
 	w.settings, err = project.LoadSettings(context.Background(), worker, w.tree)
@@ -241,7 +244,7 @@ func (p *proc) run() (*trace.Run, error) {
 	r, err := Run(p.ctx, Deps{
 		State: w.state, Store: p.st, Host: p.host, Tree: w.tree, Settings: w.settings,
 		Families: vocabulary,
-		Spawn:    func(ctx context.Context) (sandbox.Worker, error) { return sandbox.Spawner{}.Start(ctx) },
+		Spawn:    w.spawn,
 		Sample:   w.sample, Now: func() time.Time { return w.now },
 		Env:  func(k string) (string, bool) { v, ok := p.env[k]; return v, ok },
 		Self: p.self,
@@ -296,7 +299,7 @@ func (w *world) decidesAgain(r *trace.Run, families []kit.Family) {
 	}
 	decided, err := Replay{
 		Families: families,
-		Spawn:    func(ctx context.Context) (sandbox.Worker, error) { return sandbox.Spawner{}.Start(ctx) },
+		Spawn:    w.spawn,
 		Source: func(ctx context.Context, _, digest string) (sandbox.Source, error) {
 			if r.DryRun {
 				return w.tree, nil // which leaves nothing behind

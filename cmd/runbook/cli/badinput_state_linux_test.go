@@ -22,7 +22,7 @@ func (s *site) mounted(t *testing.T, script string) {
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-euc", `run() { set +e; runbook "$@" --json --state "$MNT" >"$OUT/$1.out" 2>"$OUT/$1.err"; echo $? >"$OUT/$1.exit"; set -e; }
 `+script)
 	cmd.Dir = s.dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "STATE=" + s.state, "MNT=" + mnt, "OUT=" + s.marks, "RUNBOOK_PROJECT=" + s.dir}
+	cmd.Env = []string{noRaceSleep, "PATH=" + os.Getenv("PATH"), "STATE=" + s.state, "MNT=" + mnt, "OUT=" + s.marks, "RUNBOOK_PROJECT=" + s.dir}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
 		own := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}

@@ -201,7 +201,7 @@ func (s *site) as(t *testing.T, attr *syscall.SysProcAttr, args ...string) answe
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "runbook", args...)
 	cmd.Dir, cmd.SysProcAttr = s.dir, attr
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=/", "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}, s.env...)
+	cmd.Env = append([]string{noRaceSleep, "PATH=" + os.Getenv("PATH"), "HOME=/", "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}, s.env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()

@@ -150,8 +150,7 @@ func liveMetrics(t *testing.T) http.Handler {
 func (s *killSite) command(env []string, args ...string) (cmd *exec.Cmd, out, errs *bytes.Buffer) {
 	out, errs = new(bytes.Buffer), new(bytes.Buffer)
 	cmd = exec.CommandContext(s.t.Context(), s.exe, args...)
-	// The race detector would have each process sleep for a second at its end.
-	cmd.Env = append([]string{"PATH=/usr/bin:/bin", "GORACE=atexit_sleep_ms=0"}, env...)
+	cmd.Env = append([]string{noRaceSleep, "PATH=/usr/bin:/bin"}, env...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, out, errs
 	return cmd, out, errs
 }

@@ -38,7 +38,7 @@ func TestMistakes(t *testing.T) {
 				t.Fatal(err)
 			}
 			cmd := exec.Command(program, args...)
-			cmd.Dir, cmd.Env = dir, []string{"PATH=/usr/bin:/bin"}
+			cmd.Dir, cmd.Env = dir, []string{noRaceSleep, "PATH=/usr/bin:/bin"}
 			out, err := cmd.CombinedOutput()
 			if err == nil {
 				t.Errorf("it is not found")

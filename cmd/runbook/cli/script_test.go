@@ -72,6 +72,9 @@ func mortal(s Stdio) Stdio {
 	return s
 }
 
+// noRaceSleep keeps processes that were built with the race detector from sleeping for a second at their end.
+const noRaceSleep = "GORACE=atexit_sleep_ms=0"
+
 // TestScripts runs testdata/script, one script per command. Each has an empty environment, a directory of its own, and
 // "exits CODE cmd...", "prometheus", "keep NAME REGEXP" and "tamper STATE PREFIX" besides the commands of testscript.
 func TestScripts(t *testing.T) {
@@ -81,6 +84,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
+			e.Vars = append(e.Vars, noRaceSleep)
 			e.Defer(func() { removeGates(e.WorkDir) })
 			return nil
 		},
