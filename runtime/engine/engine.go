@@ -63,7 +63,7 @@ type Deps struct {
 	Look      func(action.Owner) process.Liveness
 	KillGroup func(action.Child) error
 	Sinks     []notify.Sink
-	Heartbeat func(ctx context.Context, r *trace.Run) error
+	Heartbeat func(ctx context.Context, r *trace.Run, totals ledger.Totals) error
 	Log       *slog.Logger
 	Version   string
 	// Hook, if set, is called between two moments of an action ("reserved", "begun", "proceed" under the gate, "acting", "finished"); tests stop the
@@ -89,6 +89,7 @@ type engine struct {
 	Options
 	dry      bool
 	run      *trace.Run
+	totals   *ledger.Totals // with this run, once it is counted
 	source   source
 	files    sandbox.Source // of the project, as they were when this run first read them
 	deadline time.Time

@@ -44,7 +44,7 @@ func (e *engine) finish(ctx context.Context, failed error) error {
 	}
 	if failed == nil && ended == nil && e.Heartbeat != nil {
 		e.run.Exit = exitOf(e.run, ended)
-		if err := e.within(ctx, func(ctx context.Context) error { return e.Heartbeat(ctx, e.run) }); err != nil {
+		if err := e.within(ctx, func(ctx context.Context) error { return e.Heartbeat(ctx, e.run, *e.totals) }); err != nil {
 			e.problem(e.asProblem(problem.NoticeFailed, err, "leave the heartbeat"))
 		}
 	}
@@ -83,13 +83,19 @@ func (e *engine) save(ctx context.Context) error {
 	if err != nil {
 		e.problem(e.asProblem(problem.StateUnusable, err, "read the history of halts"))
 	}
-	keys := append(ledger.NotedKeys(), ledger.KeyClock)
+	keys := append(ledger.NotedKeys(), ledger.KeyClock, ledger.KeyTotals)
 	for digest := range e.sources {
 		keys = append(keys, ledger.KeySource(digest))
 	}
-	return e.Store.Update(ctx, keys, func(tx store.Tx) error {
+	totals, counted := ledger.Totals{}, e.totals != nil
+	err = e.Store.Update(ctx, keys, func(tx store.Tx) error {
 		if _, err := ledger.Tick(tx, e.Sample); err != nil {
 			return err
+		}
+		if !counted {
+			if totals, err = ledger.CountRun(tx, e.run); err != nil {
+				return err
+			}
 		}
 		if err := ledger.Note(tx, e.Settings.Digest, e.Person, halts, e.wall()); err != nil {
 			return err
@@ -106,6 +112,10 @@ func (e *engine) save(ctx context.Context) error {
 		tx.Put(ledger.KeyRun(e.run.ID), b)
 		return nil
 	})
+	if err == nil && !counted {
+		e.totals = &totals
+	}
+	return err
 }
 
 // saveTrace writes what is known of this evaluation's runbook with the reservation, so that a run that is killed has said

@@ -248,7 +248,7 @@ func (p *proc) run() (*trace.Run, error) {
 		Sample:   w.sample, Now: func() time.Time { return w.now },
 		Env:  func(k string) (string, bool) { v, ok := p.env[k]; return v, ok },
 		Self: p.self,
-		Heartbeat: func(_ context.Context, r *trace.Run) error {
+		Heartbeat: func(_ context.Context, r *trace.Run, _ ledger.Totals) error {
 			if p.beat != nil {
 				return p.beat(r)
 			}

@@ -3,7 +3,6 @@
 package heartbeat
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,68 +13,21 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/common/expfmt"
-
-	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
 // pingTimeout bounds the ping: nobody waits for it.
 const pingTimeout = 5 * time.Second
 
-// Write replaces the textfile at path, for node_exporter's textfile collector, which reads whole files ending in .prom only.
-func Write(path string, r *trace.Run) error {
-	reg := prometheus.NewRegistry()
-	gauge := func(name, help string, v float64) {
-		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
-		g.Set(v)
-		reg.MustRegister(g)
-	}
-	c := count(r)
-	gauge("runbook_last_run_completed_timestamp_seconds", "When the last run completed, in seconds since 1970.", float64(r.Ended.UnixMilli())/1000)
-	gauge("runbook_last_run_duration_seconds", "How long the last completed run took.", r.Ended.Sub(r.Started).Seconds())
-	gauge("runbook_last_run_exit_code", "Exit code of the last completed run.", float64(r.Exit))
-	gauge("runbook_last_run_runbooks_evaluated", "Runbooks that were due in the last completed run.", float64(c.evaluated))
-	gauge("runbook_last_run_runbook_failures", "Runbooks that could not be evaluated in the last completed run.", float64(c.failed))
-	gauge("runbook_last_run_targets_sick", "Targets that had a symptom for long enough in the last completed run.", float64(c.sick))
-	gauge("runbook_actions_in_doubt", "Actions that began and whose outcome nobody knows.", float64(len(r.InDoubt)))
-	gauge("runbook_halted", "1 while an emergency stop is set.", float64(min(len(r.Halt), 1)))
-
-	families, err := reg.Gather()
+// Write replaces the textfile at path, for node_exporter's textfile collector, which reads whole files ending in .prom only. It has gauges
+// about the run, and counters of what all runs did.
+func Write(path string, r *trace.Run, totals ledger.Totals) error {
+	text, err := render(r, totals)
 	if err != nil {
-		return fmt.Errorf("gather the heartbeat: %w", err)
+		return err
 	}
-	var b bytes.Buffer
-	for _, f := range families {
-		if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
-			return fmt.Errorf("render the heartbeat: %w", err)
-		}
-	}
-	return replace(path, b.Bytes())
-}
-
-type counts struct{ evaluated, failed, sick int }
-
-func count(r *trace.Run) counts {
-	var c counts
-	for _, rb := range r.Runbooks {
-		if rb.Due {
-			c.evaluated++
-		}
-		if rb.Problem != nil {
-			c.failed++
-		}
-		for _, t := range rb.Targets {
-			if t.Condition == trace.Sick {
-				c.sick++
-			}
-			if ev := t.Evaluation; ev != nil && ev.State == action.Interrupted {
-				c.failed++
-			}
-		}
-	}
-	return c
+	return replace(path, text)
 }
 
 // replace writes a file so that a reader sees the old or the new one, never half.

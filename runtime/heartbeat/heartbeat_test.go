@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -27,7 +28,7 @@ func TestWrite(t *testing.T) {
 		},
 	}
 	for range 2 { // the second time replaces the file
-		if err := Write(path, r); err != nil {
+		if err := Write(path, r, ledger.Totals{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -50,7 +51,7 @@ func TestWrite(t *testing.T) {
 
 func TestWriteToNowhere(t *testing.T) {
 	t.Parallel()
-	err := Write(filepath.Join(t.TempDir(), "absent", "x.prom"), &trace.Run{})
+	err := Write(filepath.Join(t.TempDir(), "absent", "x.prom"), &trace.Run{}, ledger.Totals{})
 	if err == nil || !strings.Contains(err.Error(), "write the heartbeat") {
 		t.Fatalf("got %v", err)
 	}

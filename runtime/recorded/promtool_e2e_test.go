@@ -138,3 +138,12 @@ func yamlMap(m map[string]string) string {
 	}
 	return "{" + strings.Join(parts, ", ") + "}"
 }
+
+// The rules that we ship pass their tests in the real promtool, too.
+func TestE2EPromtoolShippedRules(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join("..", "..", "docs", "monitoring", "runbook.rules.test.yml")
+	if out, err := exec.CommandContext(t.Context(), "promtool", "test", "rules", file).CombinedOutput(); err != nil {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}

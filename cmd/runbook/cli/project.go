@@ -193,10 +193,10 @@ func (o *opened) sinks(c *call) ([]notify.Sink, error) {
 }
 
 // heartbeat leaves the signs of life that project.star asks for.
-func (o *opened) heartbeat(ctx context.Context, r *trace.Run) error {
+func (o *opened) heartbeat(ctx context.Context, r *trace.Run, totals ledger.Totals) error {
 	var errs []error
 	if o.settings.Heartbeat != "" {
-		errs = append(errs, heartbeat.Write(o.settings.Heartbeat, r))
+		errs = append(errs, heartbeat.Write(o.settings.Heartbeat, r, totals))
 	}
 	if o.settings.HeartbeatURL != nil {
 		to, err := o.settings.URL(o.settings.HeartbeatURL)

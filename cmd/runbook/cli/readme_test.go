@@ -117,3 +117,15 @@ func write(t *testing.T, path, text string) {
 		t.Fatal(err)
 	}
 }
+
+// The alert rules about runbook itself pass their tests.
+func TestShippedAlertRules(t *testing.T) {
+	t.Parallel()
+	file, err := filepath.Abs(filepath.Join("..", "..", "..", "docs", "monitoring", "runbook.rules.test.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := runbook(t, t.TempDir(), 0, "test", file); !strings.Contains(out, "5 passed, 0 failed") {
+		t.Error(out)
+	}
+}
