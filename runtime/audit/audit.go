@@ -19,6 +19,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -235,4 +236,34 @@ func ParseHead(text string) (n int, hash Digest, err error) {
 		return 0, "", problem.New(problem.Usage, "%.80q is no head of the log", text).WithHint("a head is the last line of runbook audit export, or of runbook audit verify: 17:9f86d081...")
 	}
 	return n, Digest(rest), nil
+}
+
+// Item is one record that an entry tells of.
+type Item struct {
+	N  int       `json:"n"`
+	At time.Time `json:"at"`
+	Write
+}
+
+// List returns at most limit items since then that are wanted, the newest first.
+func (l Log) List(ctx context.Context, st store.Scanner, limit int, since time.Time, wanted func(Write) bool) ([]Item, error) {
+	items := []Item{}
+	var bad error
+	err := st.Scan(ctx, prefix, true, func(key string, val []byte) bool {
+		var e Entry
+		if bad = json.Unmarshal(val, &e); bad != nil {
+			bad = problem.Wrap(problem.StoreDamaged, bad, "%s cannot be read", key).WithHint("runbook audit verify")
+			return false
+		}
+		if e.At.Before(since) {
+			return false
+		}
+		for _, w := range slices.Backward(e.Writes) {
+			if !e.Carried && wanted(w) && len(items) < limit {
+				items = append(items, Item{e.N, e.At, w})
+			}
+		}
+		return len(items) < limit
+	})
+	return items, errors.Join(err, bad)
 }

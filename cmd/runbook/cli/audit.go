@@ -2,9 +2,13 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 
 	cli "github.com/urfave/cli/v2"
 
@@ -18,8 +22,21 @@ func auditCommand() spec {
 		about: `Whoever records an attempt, an action, a control, an approval, a run or another
 project.star leaves an entry with the SHA-256 of the record and of the entry before.
 docs/audit.md says what that proves, and what it cannot.`,
-		example: "runbook audit verify",
+		example: "runbook audit list --kind halt",
 		sub: []spec{
+			{
+				name: "list", summary: "list what was recorded, the newest first", takes: takesProject | takesState,
+				about: `What was set and lifted, begun and ended, asked and answered. A KIND is approval,
+attempt, breaker, change, control, halt, policy, run or step; all but run if none is
+given. A halt is on record from the next run on.`,
+				flags: []cli.Flag{
+					&cli.StringFlag{Name: "kind", Usage: "only records of this `KIND`"},
+					durationFlag("since", "only of the last `DURATION`, such as 2h or 7d"),
+					&cli.IntFlag{Name: "limit", Value: 20, Usage: "show at most `N`; default 20"},
+				},
+				example: "runbook audit list --kind control --since 2d",
+				run:     runAuditList,
+			},
 			{
 				name: "verify", summary: "say what was changed, removed or put elsewhere", takes: takesProject | takesState,
 				about: `Reads all records and the whole log. Exits 3 if anything does not fit, and names
@@ -39,6 +56,55 @@ is what the next one names as prev. FILE is made anew, or is - for standard outp
 			},
 		},
 	}
+}
+
+// auditKinds are the kinds of records that the log is about.
+var auditKinds = []string{"approval", "attempt", "breaker", "change", "control", "halt", "policy", "run", "step"}
+
+type auditList struct {
+	Items    []audit.Item `json:"items"`
+	now      time.Time
+	filtered bool
+}
+
+func runAuditList(ctx context.Context, c *call) (result, error) {
+	kind, r := c.String("kind"), auditList{now: c.stdio.Now()}
+	if kind != "" && !slices.Contains(auditKinds, kind) {
+		return nil, problem.New(problem.Usage, "--kind: there is no kind %q%s", kind, problem.DidYouMean(kind, auditKinds)).WithHint("one of: %s", strings.Join(auditKinds, ", "))
+	}
+	if c.Int("limit") < 1 {
+		return nil, problem.New(problem.Usage, "runbook audit list: --limit must be at least 1").WithHint("runbook audit list --help")
+	}
+	var since time.Time
+	if d := c.Duration("since"); d > 0 {
+		since = r.now.Add(-d)
+	}
+	r.filtered = kind != "" || !since.IsZero()
+	err := c.withStore(ctx, "audit", func(st auditedStore) (err error) {
+		r.Items, err = st.log.List(ctx, st, c.Int("limit"), since, func(w audit.Write) bool {
+			is := auditKind(w.Key)
+			return is == kind || kind == "" && is != "run" && slices.Contains(auditKinds, is)
+		})
+		return err
+	})
+	return r, err
+}
+
+func auditKind(key string) string {
+	kind, _, _ := strings.Cut(key, "/")
+	return kind
+}
+
+func (r auditList) text(u *ui) {
+	if len(r.Items) == 0 {
+		u.Printf("%s\n", map[bool]string{false: "nothing is on record yet", true: "nothing of that is on record"}[r.filtered])
+		return
+	}
+	var rows [][]string
+	for _, i := range r.Items {
+		rows = append(rows, []string{fmt.Sprint(i.N), stamp(i.At, r.now), auditKind(i.Key), i.What})
+	}
+	u.Table([]string{"ENTRY", "WHEN", "KIND", "WHAT"}, rows)
 }
 
 type auditResult struct{ *audit.Report }

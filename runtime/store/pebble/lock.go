@@ -54,7 +54,7 @@ func (c *Config) acquire(ctx context.Context) (*fileLock, error) {
 			return nil, err
 		}
 	}
-	began, has := time.Now(), l.holder()
+	waited, has := time.Duration(0), l.holder()
 	patience, look := time.NewTimer(c.Wait), time.NewTicker(lookEvery)
 	defer patience.Stop()
 	defer look.Stop()
@@ -81,14 +81,15 @@ func (c *Config) acquire(ctx context.Context) (*fileLock, error) {
 		case <-ctx.Done():
 			err := fmt.Errorf("store: wait for the lock: %w", ctx.Err())
 			if errors.Is(err, context.DeadlineExceeded) {
-				err = c.busy(l, time.Since(began).Round(100*time.Millisecond)).Because(ctx.Err())
+				err = c.busy(l, waited).Because(ctx.Err())
 			}
 			l.leave(got)
 			return nil, err
 		case <-patience.C:
+			waited += c.Wait
 			now := l.holder()
-			if now == has || time.Since(began) >= turns*c.Wait {
-				err := c.busy(l, max(c.Wait, time.Since(began).Round(100*time.Millisecond)))
+			if now == has || waited >= turns*c.Wait {
+				err := c.busy(l, waited)
 				l.leave(got)
 				return nil, err
 			}
@@ -121,7 +122,7 @@ func (c *Config) tryOnce() (*fileLock, error) {
 	}
 	defer l.closeFiles()
 	if errors.Is(err, errHeld) {
-		return nil, c.busy(l, c.Wait)
+		return nil, c.busy(l, 0)
 	}
 	return nil, err
 }
@@ -224,15 +225,18 @@ func (l *fileLock) holder() string {
 	return string(bytes.TrimSpace(b[:n]))
 }
 
-// busy names the holder.
+// busy names the holder. waited is 0 if the caller did not, or not for as long as it may.
 func (c *Config) busy(l *fileLock, waited time.Duration) *problem.Problem {
 	var h holder
 	if err := json.Unmarshal([]byte(l.holder()), &h); err != nil || h.PID == 0 {
 		return problem.New(problem.StoreBusy, "store %s is busy: many processes take turns, or its holder could not leave its name", c.Dir).
 			WithHint("see who has it: fuser -v %s", c.LockFile)
 	}
-	return problem.New(problem.StoreBusy, "store %s is busy: pid %d %q has held it since %s (waited %s)",
-		c.Dir, h.PID, h.Name, h.Since.Format(time.RFC3339), waited).
+	howLong := ""
+	if waited > 0 {
+		howLong = fmt.Sprintf(" (waited %s)", waited)
+	}
+	return problem.New(problem.StoreBusy, "store %s is busy: pid %d %q has held it since %s%s", c.Dir, h.PID, h.Name, h.Since.Format(time.RFC3339), howLong).
 		WithHint("look at that process: ps -fp %d", h.PID)
 }
 
