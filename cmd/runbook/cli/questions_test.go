@@ -137,7 +137,7 @@ var same = []struct{ pattern, shown string }{
 	{`on \S+ \(process \d+\)`, "on ops1 (process 4711)"},
 	{`\b(namespace|settings) [a-z0-9]+`, "$1 k3v9qx..."},
 	{`\bin \d+ runs\b`, "in 12 runs"},
-	{`(?m)^\d+ +(\d{4}-)`, "7      $1"}, // an entry
+	{`(?m)^\d+ +(\d{4}-)`, "7      $1"},                  // an entry
 	{`(instance="w\d", job="worker"\} )6\d\b`, "${1}61"}, // seconds since it was first seen
 	{`\d{4}-\d\d-\d\dT`, "2026-03-01T"},
 }
