@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -491,4 +492,47 @@ func TestLateOutcome(t *testing.T) {
 	}
 	w.told = w.told[:1]
 	w.staysInDoubt(t)
+}
+
+// The record of a run with 40 queries and the branches after them stays under 64 KiB.
+func TestTraceIsSmall(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, map[string]string{"a.star": header + "def run(ctx):\n" +
+		strings.Repeat("    x = ctx.metrics.value('count(queue_depth{job=\"worker\"} > 1000)', default = 0)\n    if x > 100 or x < 0:\n        return escalate('no')\n", 40)})
+	w.sick("w3")
+	r := w.tick()
+	if n := len(evaluationOf(t, r, "w3").Events); n < 80 {
+		t.Fatalf("%d events", n)
+	}
+	b, err := trace.Encode(r)
+	if err != nil || len(b) > 64<<10 {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	t.Logf("%d bytes", len(b))
+}
+
+// Who is told is told what was seen, what was done, and where to read more.
+func TestNoticesExplain(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ body, want string }{
+		"nothing done": {`return escalate("only a person can tell")`, `^only a person can tell
+done: nothing
+seen: w3 is sick: 1000 > 100, held for 30s
+more: runbook explain \S+$`},
+		"acted first": {`ctx.svc.restart("x.service", reason = "stuck")
+    return escalate("it may not be enough")`, `^it may not be enough; what it did on w3:
+\S+ svc.restart: succeeded
+seen: w3 is sick: 1000 > 100, held for 30s
+more: runbook explain \S+$`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, map[string]string{"a.star": header + "def run(ctx):\n    " + c.body + "\n"})
+			w.sick("w3")
+			w.tick()
+			if len(w.told) != 1 || !regexp.MustCompile(c.want).MatchString(w.told[0].Text) {
+				t.Errorf("told %+v, want %s", w.told, c.want)
+			}
+		})
+	}
 }

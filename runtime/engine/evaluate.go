@@ -341,7 +341,7 @@ func (v *evaluation) settle() error {
 	if err := v.ask(); err != nil {
 		return err
 	}
-	notice := v.notice()
+	notice := v.explained(v.notice())
 	if v.attempt == nil && notice == nil {
 		return nil
 	}
@@ -449,6 +449,26 @@ func (v *evaluation) notice() *notify.Notice {
 		return v.hinted(n)
 	}
 	return nil
+}
+
+// explained adds what was seen, that nothing was done if so it is, and where to read more. What was done is said where it has to be judged.
+func (v *evaluation) explained(n *notify.Notice) *notify.Notice {
+	if n == nil {
+		return nil
+	}
+	switch {
+	case !began(v.record):
+		n.Text += "\ndone: nothing"
+	case v.record.Outcome == trace.Escalated: // the others have said it
+		n.Text += v.done()
+	}
+	for _, t := range v.trb.Targets {
+		if t.Key == v.target.Key && t.Why != "" {
+			n.Text += fmt.Sprintf("\nseen: %s is %s: %s", v.target.Name, t.Condition, t.Why)
+		}
+	}
+	n.Text += "\nmore: runbook explain " + v.e.run.ID
+	return n
 }
 
 // hinted adds what to do to a notice.
