@@ -252,3 +252,22 @@ func TestSameSource(t *testing.T) {
 		t.Errorf("got %v", f.Value)
 	}
 }
+
+// The limit on source is for a file and what it loads: a worker may read any number of files, one after the other.
+func TestSourceOfManyFiles(t *testing.T) {
+	t.Parallel()
+	files := sandboxtest.Files{"both.star": "load('//a.star', 'A')\nload('//b.star', 'B')\n"}
+	for _, name := range []string{"a", "b", "c", "d"} {
+		files[name+".star"] = strings.ToUpper(name) + " = 1 #" + strings.Repeat("x", 600) + "\n"
+	}
+	w := sandboxtest.Worker(t, sandbox.Limits{SourceAll: 1 << 10})
+	for _, name := range []string{"a", "b", "c", "d"} {
+		if _, err := w.Load(t.Context(), name+".star", vocabulary(), files); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, err := w.Load(t.Context(), "both.star", vocabulary(), files)
+	if got := problemOf(err); !strings.HasPrefix(got, "limit b.star: the file and all that it loads are larger than 1 KiB") {
+		t.Errorf("got %s", got)
+	}
+}

@@ -39,7 +39,6 @@ type worker struct {
 	vocab Vocabulary        // that the worker knows
 	told  bool              // it knows one
 	texts map[string]string // every file that was handed out, for the life of the worker
-	total int64             // their size
 }
 
 type received struct {
@@ -189,6 +188,7 @@ type run struct {
 
 	read    map[string]bool // files of this run
 	paths   []string        // the same, in order: what the worker's page refers to
+	total   int64           // bytes of them
 	events  []Event
 	told    int // of them, to a Watcher
 	dropped int
@@ -359,18 +359,18 @@ func (r *run) text(l wire.Load) (string, error) {
 			return "", unreadable(l.Path, at, err)
 		}
 		here := value.Pos{File: l.Path}
-		switch {
-		case int64(len(data)) > r.w.limits.SourceFile:
+		if int64(len(data)) > r.w.limits.SourceFile {
 			return "", overFile(r.w.limits.SourceFile).At(here)
-		case r.w.total+int64(len(data)) > r.w.limits.SourceAll:
-			return "", overSource(r.w.limits.SourceAll).At(here)
 		}
 		if err := notText(data); err != nil {
 			return "", err.At(here)
 		}
 		text = string(data)
 		r.w.texts[l.Path] = text
-		r.w.total += int64(len(text))
+	}
+	// What other runs of this worker have read does not count: a project may have any number of runbooks.
+	if r.total += int64(len(text)); r.total > r.w.limits.SourceAll {
+		return "", overSource(r.w.limits.SourceAll).At(value.Pos{File: l.Path})
 	}
 	r.read[l.Path] = true
 	r.paths = append(r.paths, l.Path)
