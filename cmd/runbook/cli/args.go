@@ -36,6 +36,9 @@ func takeApart(cmds []spec, tokens []string) (line, error) {
 	given := map[string]bool{}
 	for i := 0; i < len(tokens); i++ {
 		tok := tokens[i]
+		if tok == "--version" && len(l.path) == 0 {
+			tok = "version" // what one types at any program
+		}
 		switch {
 		case tok == "--":
 			l.args = append(l.args, tokens[i+1:]...)
