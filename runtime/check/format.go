@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -10,16 +11,23 @@ import (
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/sandbox"
 )
 
 // Format returns the file as runbook fmt writes it. What it returns says the same: it is parsed again and compared, statement by statement, and a
 // difference is an error.
 func Format(name string, text []byte) ([]byte, error) {
+	if p := sandbox.NotText(text); p != nil {
+		return nil, p.At(value.Pos{File: name})
+	}
 	before, err := parse(name, text)
 	if err != nil {
 		return nil, err
 	}
 	f, err := build.ParseDefault(name, text) // not ParseBuild or ParseBzl, which sort and rewrite what means something in Bazel only
+	if e, ok := errors.AsType[build.ParseError](err); ok {
+		return nil, problem.New(problem.Syntax, "%s", e.Message).At(value.Pos{File: name, Line: e.Pos.Line, Col: e.Pos.LineRune})
+	}
 	if err != nil {
 		return nil, problem.New(problem.Syntax, "%v", err).At(value.Pos{File: name})
 	}

@@ -362,7 +362,7 @@ func (r *run) text(l wire.Load) (string, error) {
 		if int64(len(data)) > r.w.limits.SourceFile {
 			return "", overFile(r.w.limits.SourceFile).At(here)
 		}
-		if err := notText(data); err != nil {
+		if err := NotText(data); err != nil {
 			return "", err.At(here)
 		}
 		text = string(data)
@@ -377,9 +377,9 @@ func (r *run) text(l wire.Load) (string, error) {
 	return text, nil
 }
 
-// notText says why a file is no text, nil if it is. The scanner takes a NUL for the end of the file: what stands behind
+// NotText says why a file is no text, nil if it is. The scanner takes a NUL for the end of the file: what stands behind
 // one is seen by whoever reviews the file, and never run.
-func notText(data []byte) *problem.Problem {
+func NotText(data []byte) *problem.Problem {
 	switch {
 	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
 		return problem.New(problem.Syntax, "the file begins with a byte order mark").WithHint("save it as UTF-8 without one")
