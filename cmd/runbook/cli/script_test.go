@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -84,11 +85,26 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
-			e.Vars = append(e.Vars, noRaceSleep)
-			e.Defer(func() { removeGates(e.WorkDir) })
+			e.Vars = append(e.Vars, noRaceSleep, "CANARY="+canary)
+			e.Defer(func() { removeGates(e.WorkDir); noCanary(e) })
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "prometheus": prometheus, "keep": keep, "tamper": tamper},
+	})
+}
+
+// canary is in the environment of every command of every script, and must be in nothing that any of them writes.
+const canary = "canary-in-the-environment-4c1f"
+
+func noCanary(e *testscript.Env) {
+	_ = filepath.WalkDir(e.WorkDir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil //nolint:nilerr // some scripts take away what they may read
+		}
+		if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte(canary)) {
+			e.T().Fatal(path + " holds the environment")
+		}
+		return nil
 	})
 }
 
