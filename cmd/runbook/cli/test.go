@@ -223,7 +223,9 @@ func (r testResult) text(u *ui) {
 	for _, a := range r.Attested {
 		u.Printf("%s: %s\n", a.File, a.State)
 	}
-	u.Printf("%d passed, %d failed\n", r.Passed, r.Failed)
+	if r.Passed+r.Failed > 0 { // none if the project could not be read, which is said
+		u.Printf("%d passed, %d failed\n", r.Passed, r.Failed)
+	}
 }
 
 // junit is the part of JUnit's XML that continuous integration reads.
