@@ -152,7 +152,10 @@ def run(ctx):
 		}
 	}
 	does("init", "--state", "state")
-	for _, s.trouble = range []bool{false, true} {
+	for _, trouble := range []bool{false, true} {
+		s.Lock()
+		s.trouble = trouble
+		s.Unlock()
 		does("run", "--target", "w3", "worker.star")
 		does("run", "--dry-run", "worker.star", "--target", "w3")
 		does("run", "failing.star", "--target", "w3")
@@ -161,13 +164,15 @@ def run(ctx):
 		for _, look := range []string{"status", "runs", "actions", "report", "check", "docs", "explain last --full", "explain last --html page.html", "replay last", "why-not worker", "why-not failing", "audit list", "audit export log.ndjson", "audit export -", "breaker status"} {
 			does(strings.Fields(look)...)
 		}
-		does("backup", fmt.Sprintf("backup-%t", s.trouble))
+		does("backup", fmt.Sprintf("backup-%t", trouble))
 	}
+	s.Lock()
 	for name, c := range canaries {
 		if !s.came[c] {
 			t.Errorf("%s did not get to where it belongs", name)
 		}
 	}
+	s.Unlock()
 	if !strings.Contains(said.String(), "queue_depth") || !strings.Contains(said.String(), "exec.run (command=\"show\"): succeeded") {
 		t.Errorf("nothing was decided, or nothing done:\n%s", said.String())
 	}
