@@ -57,9 +57,20 @@ halts: ## set HALTS (10000) halts against processes that start actions in a loop
 	RUNBOOK_TEST_HALTS=$(HALTS) go test -count=1 -timeout 5h -v -run '^TestNothingBeginsAfterHalt$$' ./runtime/control
 	RUNBOOK_TEST_HALTS=$(HALTS) go test -count=1 -timeout 5h -v -tags e2e -run '^TestE2ENothingBeginsAfterHalt$$' ./cmd/runbook/cli
 
+# A whole process under the race detector takes ten times as long, and every command is several of them: of the tests that start the real
+# program, those of the commands that do several things at once stand for all.
+PROCESSES := ^Test(Scripts|Killed|Bad|Secrets|Questions|Mistakes|Disk)
+RACED     := run|halt|approve|backup|cleanup|replay|test
+
 .PHONY: race
-race: ## run the tests with the race detector
-	GORACE=atexit_sleep_ms=0 go test -race -timeout 20m ./...
+race: ## run the tests with the race detector, of those that start the real program only some
+	GORACE=atexit_sleep_ms=0 go test -race -timeout 20m $$(go list ./... | grep -v /runbook/cli$$)
+	GORACE=atexit_sleep_ms=0 go test -race -timeout 20m -skip '$(PROCESSES)' ./cmd/runbook/cli
+	GORACE=atexit_sleep_ms=0 go test -race -timeout 20m -run '^TestScripts$$/^($(RACED))$$' ./cmd/runbook/cli
+
+.PHONY: race-all
+race-all: ## run all tests with the race detector; takes a quarter of an hour
+	GORACE=atexit_sleep_ms=0 go test -race -timeout 60m ./...
 
 .PHONY: lint
 lint: $(GOLANGCI) ## run golangci-lint as .golangci.yml says
