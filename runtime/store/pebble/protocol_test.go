@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,6 +80,13 @@ func (r *recorder) cut(where string) {
 		c := r.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: r.rng})
 		r.out = append(r.out, moment{fmt.Sprintf("%s, %d%% of what was not synced kept", where, percent), c, r.w.clone(), r.made})
 	}
+}
+
+// moments are the cuts until now: the store's own threads may still make more.
+func (r *recorder) moments() []moment {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.out)
 }
 
 func (r *recorder) fs() vfs.FS {
@@ -198,7 +206,7 @@ func history(t *testing.T, seed uint64, without mutant, bad slip) []moment {
 			t.Fatal(err)
 		}
 	}
-	return r.out
+	return r.moments()
 }
 
 // filler makes commits of other things, so that files are flushed and rotated between the steps.
@@ -247,7 +255,7 @@ func (m moment) survives(t *testing.T, seed uint64, without mutant, bad slip) (a
 	if err := r.act(t.Context(), s, protocolSteps, bad); err != nil {
 		return nil, fmt.Errorf("go on: %w", err)
 	}
-	return r.out, nil
+	return r.moments(), nil
 }
 
 // holds compares the records with the world.
