@@ -79,16 +79,16 @@ func (e *engine) forget(ctx context.Context) error {
 
 // save writes the trace, with the files of what was evaluated, and what has changed outside the store.
 func (e *engine) save(ctx context.Context) error {
-	halts, err := e.State.History()
-	if err != nil {
-		e.problem(e.asProblem(problem.StateUnusable, err, "read the history of halts"))
+	halts, unread := e.State.History()
+	if unread != nil && e.totals == nil { // said once
+		e.problem(e.asProblem(problem.StateUnusable, unread, "read the history of halts"))
 	}
 	keys := append(ledger.NotedKeys(), ledger.KeyClock, ledger.KeyTotals)
 	for digest := range e.sources {
 		keys = append(keys, ledger.KeySource(digest))
 	}
 	totals, counted := ledger.Totals{}, e.totals != nil
-	err = e.Store.Update(ctx, keys, func(tx store.Tx) error {
+	err := e.Store.Update(ctx, keys, func(tx store.Tx) (err error) {
 		if _, err := ledger.Tick(tx, e.Sample); err != nil {
 			return err
 		}
@@ -97,8 +97,13 @@ func (e *engine) save(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := ledger.Note(tx, e.Settings.Digest, e.Person, halts, e.wall()); err != nil {
+		if err := ledger.NotePolicy(tx, e.Settings.Digest, e.Person, e.wall()); err != nil {
 			return err
+		}
+		if unread == nil { // what could not be read has not been changed
+			if err := ledger.NoteHalts(tx, halts, e.wall()); err != nil {
+				return err
+			}
 		}
 		for digest, src := range e.sources {
 			if err := ledger.KeepSource(tx, digest, src, e.run.Started); err != nil {

@@ -20,7 +20,7 @@ const (
 	prefixHalt = "halt/"
 )
 
-// NotedKeys are read by Note.
+// NotedKeys are read by NotePolicy and NoteHalts.
 func NotedKeys() []string { return []string{keyPolicy, keyHalts} }
 
 // policyDoc is the project.star under which runs decide.
@@ -38,17 +38,17 @@ type haltsDoc struct {
 	Last control.HaltEvent `json:"last"`
 }
 
-// Note records what changes outside the store, for the audit log: under which policy runs decide, and halts and resumes. Each is written once.
-func Note(tx store.Tx, policy, by string, halts []control.HaltEvent, now time.Time) error {
+// NotePolicy records, for the audit log, under which project.star runs decide, if it is another one than before.
+func NotePolicy(tx store.Tx, policy, by string, now time.Time) error {
 	was, err := Read[policyDoc](tx, keyPolicy)
-	if err != nil {
+	if err != nil || was.Digest == policy {
 		return err
 	}
-	if was.Digest != policy {
-		if err := Write(tx, keyPolicy, policyDoc{V: 1, Digest: policy, Since: now, By: by}); err != nil {
-			return err
-		}
-	}
+	return Write(tx, keyPolicy, policyDoc{V: 1, Digest: policy, Since: now, By: by})
+}
+
+// NoteHalts records halts and resumes, which are kept outside the store, for the audit log: each once. halts is the whole history.
+func NoteHalts(tx store.Tx, halts []control.HaltEvent, now time.Time) error {
 	seen, err := Read[haltsDoc](tx, keyHalts)
 	if err != nil || len(halts) == seen.N && (seen.N == 0 || same(halts[seen.N-1], seen.Last)) {
 		return err

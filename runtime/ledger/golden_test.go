@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -106,7 +107,9 @@ func TestNote(t *testing.T) {
 	log := ledger.AuditLog(func() time.Time { return at })
 	note := func(policy string, halts []control.HaltEvent) (n int) {
 		t.Helper()
-		err := log.Update(t.Context(), b.st, ledger.NotedKeys(), func(tx store.Tx) error { return ledger.Note(tx, policy, "ann@h(tty)", halts, at) })
+		err := log.Update(t.Context(), b.st, ledger.NotedKeys(), func(tx store.Tx) error {
+			return errors.Join(ledger.NotePolicy(tx, policy, "ann@h(tty)", at), ledger.NoteHalts(tx, halts, at))
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

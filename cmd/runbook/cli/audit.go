@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -184,7 +183,7 @@ func exportTo(ctx context.Context, st auditedStore, file string) (h audit.Head, 
 			_ = os.Remove(f.Name())
 		}
 	}()
-	h, err = st.log.Export(ctx, st, io.Writer(f))
+	h, err = st.log.Export(ctx, st, f)
 	if err == nil {
 		err = f.Sync()
 	}
