@@ -14,6 +14,11 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/sandbox/wire"
 )
 
+const (
+	arena   = 64 << 20 // heapArenaBytes of the Go runtime on 64-bit Linux
+	besides = 32 << 20 // for stacks and what the runtime keeps about its heap
+)
+
 // confineProcess takes from the process all that a script must not have. What cannot be set is an error.
 func confineProcess(h wire.Hello) (*page, error) {
 	mem, err := unix.Mmap(fdPage, 0, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -30,9 +35,10 @@ func confineProcess(h wire.Hello) (*page, error) {
 	if err := os.Chdir("/"); err != nil {
 		return nil, err
 	}
-	// RLIMIT_AS would be of no use: Go and big integers reserve gigabytes that they never touch. The limit of data leaves
-	// room for what the process has before any script, so that a small setting works too.
-	data := max(2*uint64(h.Memory), now+uint64(h.Memory)+64<<20)
+	// RLIMIT_AS would be of no use: Go and big integers reserve gigabytes that they never touch. The limit of data counts what
+	// can be written, touched or not. Go takes its heap in arenas: there is one already, mostly empty, and those for the memory
+	// of the script come in whole ones. Together with the program itself that is less than 256 MiB where the limit is 128 MiB.
+	data := now + (uint64(h.Memory)+arena-1)/arena*arena + besides
 	for _, l := range []struct {
 		name  string
 		which int
