@@ -4,11 +4,13 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -295,8 +297,12 @@ func toldOnce(t *testing.T, l *lab) {
 	}))
 	defer hook.Close()
 	s := l.newSite(t, `notify = [webhook("`+hook.URL+`")],`, map[string]string{"worker": `return escalate("restarting does not help here")`})
+	var first string // the run that escalated
 	for n := range 4 {
 		r, exit := s.run()
+		if n == 0 {
+			first = r.ID
+		}
 		if ev, _ := s.evaluation(r, "worker"); ev.Outcome != trace.Escalated {
 			t.Fatalf("exit %d\n%s", exit, show(r))
 		}
@@ -313,10 +319,15 @@ func toldOnce(t *testing.T, l *lab) {
 		t.Fatalf("told %d times, want the failed try and the one that arrived: %v", len(told), told)
 	}
 	for field, want := range map[string]string{
-		"kind": "escalation", "runbook": "worker", "target": "instance=w2", "owner": "team-worker", "text": "restarting does not help here",
+		"kind": "escalation", "runbook": "worker", "target": "instance=w2", "owner": "team-worker",
 	} {
 		if told[1][field] != want {
 			t.Errorf("%s is %v, want %q", field, told[1][field], want)
 		}
+	}
+	// What the runbook says, what was done and seen, and where to read more.
+	text := regexp.MustCompile(`^restarting does not help here\ndone: nothing\nseen: w2 is sick: \d+ > 100, held for 2s\nmore: runbook explain (\S+)$`)
+	if m := text.FindStringSubmatch(fmt.Sprint(told[1]["text"])); m == nil || m[1] != first {
+		t.Errorf("the text is %v, want %s with run %s", told[1]["text"], text, first)
 	}
 }
