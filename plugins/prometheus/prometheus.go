@@ -58,7 +58,23 @@ func New() *sdk.Plugin {
 		x.instant, sdk.Timeout(30*time.Second, 5*time.Minute), sdk.Capabilities("net"))
 	sdk.QueryFunc(p, "range", "The values of an expression over a time: a list of {labels, points}, points a list of [time, value].",
 		x.queryRange, sdk.Timeout(30*time.Second, 5*time.Minute), sdk.Capabilities("net"))
+	sdk.QueryFunc(p, "server", "What is asked: {server, version}, version empty if it does not say.", x.about, sdk.Timeout(30*time.Second, 5*time.Minute), sdk.Capabilities("net"))
 	return p
+}
+
+type noArgs struct{}
+
+// about is what the server says of itself: a recording says where it is from.
+func (x *plugin) about(ctx context.Context, _ noArgs) (value.Value, error) {
+	limited, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	version := ""
+	if info, err := x.api.Buildinfo(limited); err == nil { // not everything that speaks the API has it
+		version = info.Version
+	}
+	return value.Dict{
+		{Key: value.String("server"), Value: value.String(x.server)}, {Key: value.String("version"), Value: value.String(version)},
+	}, nil
 }
 
 type plugin struct {

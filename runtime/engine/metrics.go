@@ -27,12 +27,36 @@ type source struct {
 	broken error
 }
 
-// instant asks for the vector at a time.
-func (s source) instant(ctx context.Context, expr string, at time.Time, q *trace.Query) ([]kit.Sample, error) {
-	series, err := s.ask(ctx, "instant", value.Dict{
+// Live is a metric source that is asked outside of a run.
+type Live struct {
+	Host       pluginhost.Host
+	Connection pluginhost.Connection
+}
+
+func (l Live) source() source {
+	return source{host: l.Host, conn: l.Connection, wall: func() time.Time { return time.Time{} }}
+}
+
+// Instant asks for the values at a time, or for the samples of a range selector.
+func (l Live) Instant(ctx context.Context, expr string, at time.Time) ([]kit.Series, error) {
+	return l.source().points(ctx, expr, at, &trace.Query{})
+}
+
+// Range asks for the values at each step of [start, end].
+func (l Live) Range(ctx context.Context, expr string, start, end time.Time, step time.Duration) ([]kit.Series, error) {
+	return l.source().grid(ctx, expr, start, end, step, &trace.Query{})
+}
+
+func (s source) points(ctx context.Context, expr string, at time.Time, q *trace.Query) ([]kit.Series, error) {
+	return s.ask(ctx, "instant", value.Dict{
 		{Key: value.String("expr"), Value: value.String(expr)},
 		{Key: value.String("at"), Value: value.Time(at)},
 	}, q)
+}
+
+// instant asks for the vector at a time.
+func (s source) instant(ctx context.Context, expr string, at time.Time, q *trace.Query) ([]kit.Sample, error) {
+	series, err := s.points(ctx, expr, at, q)
 	if err != nil {
 		return nil, err
 	}

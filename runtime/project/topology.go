@@ -125,6 +125,9 @@ func (t Topology) names() []string {
 	return out
 }
 
+// Components are all of them, in the order in which they are declared.
+func (t Topology) Components() []Component { return t.components }
+
 // Component is the component of that name.
 func (t Topology) Component(name string) (Component, error) {
 	for _, c := range t.components {

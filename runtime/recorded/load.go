@@ -32,8 +32,8 @@ const (
 
 // Recording is a file of samples and how it is to be read.
 type Recording struct {
-	// Name is the file's path, for messages; its ending says what it holds: .om and .txt OpenMetrics or Prometheus text with
-	// times, .json an answer of Prometheus' HTTP API, .csv a table. Each may end in .gz besides.
+	// Name is the file's path, for messages; its ending says what it holds: .jsonl what runbook record writes, .om and .txt
+	// OpenMetrics or Prometheus text with times, .json an answer of Prometheus' HTTP API, .csv a table. Each may end in .gz besides.
 	Name string
 	// CSV says what the columns of a table mean.
 	CSV *CSV
@@ -48,7 +48,9 @@ type Loaded struct {
 	Series   int
 	Samples  int
 	From, To time.Time // of the samples; zero if there are none
-	Warnings []string
+	// Begin and End are the window that it was recorded for, in which queries look back on samples before it; From and To if it does not say.
+	Begin, End time.Time
+	Warnings   []string
 }
 
 // loader appends to the series of one recording. Nothing is visible in the DB before all of it was read.
@@ -58,6 +60,7 @@ type loader struct {
 	samples  int
 	dropped  int
 	from, to millis
+	header   Header // of a recording in Runbook's own format
 }
 
 // Load reads a whole recording. Its errors are of code recording, with the line. A recording that fails leaves nothing behind.
@@ -79,10 +82,12 @@ func (db *DB) Load(r io.Reader, rec Recording) (Loaded, error) {
 		err = l.exposition(text, kind)
 	case ".json":
 		warnings, err = l.json(text)
+	case ".jsonl":
+		warnings, err = l.jsonl(text)
 	case ".csv":
 		err = l.csv(text)
 	default:
-		err = l.bad(0, "the name does not say what it holds: %q is not .om, .txt, .json or .csv", ext).
+		err = l.bad(0, "the name does not say what it holds: %q is not .jsonl, .om, .txt, .json or .csv", ext).
 			WithHint("rename it; each may end in .gz besides. Series in the notation of Prometheus' unit tests are written with t.series")
 	}
 	if err != nil {
@@ -97,10 +102,14 @@ func (db *DB) Load(r io.Reader, rec Recording) (Loaded, error) {
 	if err := db.merge(l); err != nil {
 		return Loaded{}, err
 	}
-	return Loaded{
+	out := Loaded{
 		Series: len(l.series), Samples: l.samples, Warnings: warnings,
 		From: time.UnixMilli(l.from).UTC(), To: time.UnixMilli(l.to).UTC(),
-	}, nil
+	}
+	if out.Begin, out.End = out.From, out.To; !l.header.From.IsZero() {
+		out.Begin, out.End = l.header.From, l.header.To
+	}
+	return out, nil
 }
 
 // read unpacks the file and makes sure that it is text.

@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
@@ -27,6 +31,12 @@ depth{instance="w2"} 7 1772359200.000
 # EOF
 `
 
+const own = `{"recording":1,"server":"http://p","version":"3.1.0","step":"1m","selectors":["depth"]}
+{"labels":{"__name__":"depth","instance":"w1"},"t":[1772359200000,60000],"v":[5,2000]}
+{"labels":{"__name__":"depth","instance":"w2"},"t":[1772359200000],"v":[7]}
+{"end":true,"series":2,"samples":3}
+`
+
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	table := &CSV{Time: "when", Layout: "2006-01-02 15:04:05", Values: map[string]string{"jobs": "depth"}, Labels: map[string]string{"host": "instance"}, Add: map[string]string{"job": "worker"}}
@@ -39,6 +49,7 @@ func TestLoad(t *testing.T) {
 		"Prometheus text":   {"a.txt", "depth{instance=\"w1\"} 5 1772359200000\n\ndepth{instance=\"w1\"} 2000 1772359260000\ndepth{instance=\"w2\"} 7 1772359200000\n", nil},
 		"whole answer":      {"a.json", `{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"depth","instance":"w1"},"values":[[1772359200,"5"],[1772359260.0,"2000"]]},{"metric":{"__name__":"depth","instance":"w2"},"value":[1772359200,"7"]}]}}`, nil},
 		"list of an answer": {"a.json", `[{"metric":{"__name__":"depth","instance":"w1"},"values":[[1772359200,"5"],[1772359260.0,2000]]},{"metric":{"__name__":"depth","instance":"w2"},"values":[[1772359200,"7"]]}]`, nil},
+		"own":               {"a.jsonl", own, nil},
 		"CSV":               {"a.csv", "when,host,jobs\n2026-03-01 10:00:00,w1,5\n2026-03-01 10:00:00,w2,7\n2026-03-01 10:01:00,w1,2000\n2026-03-01 10:01:00,w2,\n", table},
 		"CSV with CRLF":     {"a.csv", "when, host ,jobs\r\n2026-03-01 10:00:00,w1,5\r\n2026-03-01 10:00:00,w2,7\r\n2026-03-01 10:01:00,\"w1\",2000\r\n", table},
 	} {
@@ -59,7 +70,7 @@ func TestLoad(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				want(t, l, Loaded{Series: 2, Samples: 3, From: t0, To: at(time.Minute)})
+				want(t, l, Loaded{Series: 2, Samples: 3, From: t0, To: at(time.Minute), Begin: t0, End: at(time.Minute)})
 				want(t, instant(t, db, "depth", at(time.Minute)), map[string]float64{"w1": 2000, "w2": 7})
 			}
 		})
@@ -89,6 +100,15 @@ func TestLoadProblems(t *testing.T) {
 		"no JSON":               {Recording{Name: "a.json"}, "{\n\"data\":\n\n oops", 4, "invalid character"},
 		"an error":              {Recording{Name: "a.json"}, `{"status":"error","error":"too many samples"}`, 0, "too many samples"},
 		"histograms":            {Recording{Name: "a.json"}, `[{"metric":{"__name__":"h"},"histograms":[[1,{}]]}]`, 0, "native histograms"},
+		"no header":             {Recording{Name: "a.jsonl"}, `{"labels":{},"t":[1],"v":[1]}` + "\n", 1, "does not begin as a recording"},
+		"a later format":        {Recording{Name: "a.jsonl"}, `{"recording":2}` + "\n", 1, "version 2 of the format"},
+		"cut in a line":         {Recording{Name: "a.jsonl"}, own[:len(own)-60], 3, "unexpected end"},
+		"cut between lines":     {Recording{Name: "a.jsonl"}, own[:strings.Index(own, `{"end"`)], 3, "cut off"},
+		"a line is missing":     {Recording{Name: "a.jsonl"}, strings.Replace(own, `{"labels":{"__name__":"depth","instance":"w2"},"t":[1772359200000],"v":[7]}`+"\n", "", 1), 3, "says that it has 2 and 3"},
+		"something follows":     {Recording{Name: "a.jsonl"}, own + `{"labels":{"__name__":"m"},"t":[1],"v":[1]}` + "\n", 5, "follows its end"},
+		"times without values":  {Recording{Name: "a.jsonl"}, strings.Replace(own, "[5,2000]", "[5]", 1), 2, "2 times and 1 values"},
+		"time goes back":        {Recording{Name: "a.jsonl"}, strings.Replace(own, "00000,60000]", "00000,-60000]", 1), 2, "out of order"},
+		"no value":              {Recording{Name: "a.jsonl"}, strings.Replace(own, "[7]", `["seven"]`, 1), 3, "a value must be"},
 		"no mapping":            {Recording{Name: "a.csv"}, "t,v\n1,1\n", 0, "columns"},
 		"unknown column":        {Recording{Name: "a.csv", CSV: table}, "t,w\n1,1\n", 1, `no column "v"`},
 		"ragged":                {Recording{Name: "a.csv", CSV: table}, "t,v\n1,1\n2\n", 3, "wrong number of fields"},
@@ -112,6 +132,34 @@ func TestLoadProblems(t *testing.T) {
 				t.Error("it left something behind")
 			}
 		})
+	}
+}
+
+// What is written is read as it was, also where numbers end; and a server of another major version is warned of.
+func TestOwnFormat(t *testing.T) {
+	t.Parallel()
+	long := Piece{Labels: map[string]string{"__name__": "m", "a": "\"\n\u00e9"}}
+	for i := range 3*maxPiece + 1 {
+		long.Times, long.Values = append(long.Times, t0.UnixMilli()+int64(i)*1001), append(long.Values, float64(i)/3)
+	}
+	odd := Piece{Labels: map[string]string{"__name__": "odd"}, Times: []int64{1, 2, 3, 4, 5, 6}, Values: []float64{math.NaN(), math.Inf(1), math.Inf(-1), 5e-324, -0.1, StaleNaN()}}
+	for _, name := range []string{"a.jsonl", "a.jsonl.gz"} {
+		var b bytes.Buffer
+		if err := WriteRecording(&b, strings.HasSuffix(name, ".gz"), Header{Version: "2.42.0", From: t0, To: at(time.Hour)}, []Piece{long, odd}); err != nil {
+			t.Fatal(err)
+		}
+		db, l, err := load(t, b.String(), Recording{Name: name})
+		if err != nil || !l.Begin.Equal(t0) || !l.End.Equal(at(time.Hour)) || l.Samples != len(long.Times)+6 || l.Series != 2 || len(l.Warnings) != 1 || !strings.Contains(l.Warnings[0], "Prometheus 2.42.0") {
+			t.Fatalf("%+v, %v", l, err)
+		}
+		for _, p := range []Piece{long, odd} {
+			s := db.series[string(labels.FromMap(p.Labels).Bytes(nil))]
+			for i := range p.Times {
+				if s.ts[i] != p.Times[i] || math.Float64bits(s.vs[i]) != math.Float64bits(p.Values[i]) && !(math.IsNaN(p.Values[i]) && !value.IsStaleNaN(p.Values[i]) && math.IsNaN(s.vs[i]) && !value.IsStaleNaN(s.vs[i])) {
+					t.Fatalf("%s: sample %d of %v is %d %v, want %d %v", name, i, p.Labels, s.ts[i], s.vs[i], p.Times[i], p.Values[i])
+				}
+			}
+		}
 	}
 }
 

@@ -100,6 +100,27 @@ func (db *DB) LoadRules(files []RuleFile, o RuleOptions) (*Rules, error) {
 	return r, nil
 }
 
+// RuleExpr is what a rule asks, and how long it must have been so.
+type RuleExpr struct {
+	Expr string
+	For  time.Duration
+}
+
+// RuleExprs are the expressions of all rules of a file. Errors are of code recording, with the line.
+func RuleExprs(f RuleFile) ([]RuleExpr, error) {
+	parsed, errs := rulefmt.Parse(f.Text, false, model.UTF8Validation, parser.NewParser(parser.Options{}), slog.New(slog.DiscardHandler))
+	if len(errs) > 0 {
+		return nil, ruleProblem(f.Name, errs)
+	}
+	var out []RuleExpr
+	for _, g := range parsed.Groups {
+		for _, r := range g.Rules {
+			out = append(out, RuleExpr{Expr: r.Expr, For: time.Duration(r.For) + time.Duration(r.KeepFiringFor)})
+		}
+	}
+	return out, nil
+}
+
 // ruleProblem is all that is wrong with a rule file. rulefmt puts "line:column: " before what it knows the place of.
 func ruleProblem(file string, errs []error) error {
 	p := problem.New(problem.Recording, "rules: %v", errs[0]).At(value.Pos{File: file}).

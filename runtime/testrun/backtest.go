@@ -79,11 +79,11 @@ func RunBacktest(ctx context.Context, p *Project, o BacktestOptions) (*Backtest,
 		if err != nil {
 			return nil, err
 		}
-		if from.IsZero() || loaded.From.Before(from) {
-			from = loaded.From
+		if from.IsZero() || loaded.Begin.Before(from) {
+			from = loaded.Begin
 		}
-		if loaded.To.After(to) {
-			to = loaded.To
+		if loaded.End.After(to) {
+			to = loaded.End
 		}
 	}
 	for _, name := range o.Rules {

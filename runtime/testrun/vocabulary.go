@@ -51,7 +51,7 @@ func advanceFn() kit.Function {
 }
 
 func metricsFn() kit.Function {
-	return kit.Function{Name: "metrics", Kind: kit.Query, Positional: 1, Doc: "Adds a recording: OpenMetrics with times (.om, .txt), an answer of Prometheus' API (.json) or a table (.csv), each also packed (.gz).", Params: []kit.Param{
+	return kit.Function{Name: "metrics", Kind: kit.Query, Positional: 1, Doc: "Adds a recording: what runbook record writes (.jsonl), OpenMetrics with times (.om, .txt), an answer of Prometheus' API (.json) or a table (.csv), each also packed (.gz).", Params: []kit.Param{
 		{Name: "path", Type: kit.StringT, Required: true, Doc: "the file, from the test's directory, or from the project's root if it begins with //"},
 		{Name: "time", Type: kit.StringT, Default: value.String("timestamp"), Doc: "of a table: the column of the time"},
 		{Name: "layout", Type: kit.StringT, Doc: `of a table: how the time is written, as Go's time package has it, or "unix" or "unix_ms"; RFC 3339 if not given`},

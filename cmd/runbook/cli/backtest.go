@@ -25,9 +25,9 @@ func backtestCommand() spec {
 		name: "backtest", group: "Run", summary: "say what runbooks would have decided over recorded metrics",
 		about: `Replays a window of recorded metrics through the runbooks, with the engine, its guards
 and its records, one run at each step. No network, no plugin, nothing of the project's
-state. It is open-loop: recorded metrics do not react to an action. The data are
-OpenMetrics files with times, as promtool tsdb dump-openmetrics writes them, or
-answers of Prometheus' API, inside of the project.`,
+state. It is open-loop: recorded metrics do not react to an action. The data are what
+runbook record writes, OpenMetrics files with times, as promtool tsdb dump-openmetrics
+writes them, or answers of Prometheus' API, inside of the project.`,
 		args: "[PATH...]", max: many, takes: takesProject,
 		flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "data", Usage: "a recording, `FILE`; several may be given"},
@@ -56,10 +56,8 @@ func runBacktest(ctx context.Context, c *call) (result, error) {
 		return nil, problem.New(problem.Usage, "there is no mode %q", opts.Mode).WithHint("the modes are shadow, recommend, approve and auto")
 	}
 	for name, at := range map[string]*time.Time{"from": &opts.From, "to": &opts.To} {
-		if text := c.String(name); text != "" {
-			if *at, err = time.Parse(time.RFC3339, text); err != nil {
-				return nil, problem.New(problem.Usage, "--%s: %q is no time", name, text).WithHint("write it as 2026-03-01T10:00:00Z")
-			}
+		if *at, err = moment(name, c.String(name), c.stdio.Now()); err != nil {
+			return nil, err
 		}
 	}
 	if opts.Runbooks, err = o.settings.Runbooks(o.tree, c.args); err != nil {

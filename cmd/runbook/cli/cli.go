@@ -20,6 +20,7 @@ func commands() []spec {
 		runCommand(),
 		testCommand(),
 		backtestCommand(),
+		recordCommand(),
 		checkCommand(),
 		fmtCommand(),
 		docsCommand(),

@@ -3,6 +3,9 @@ package cli
 import (
 	"fmt"
 	"time"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 )
 
 // howLong writes a duration for people, to two units: "4m", "1h30m", "2d3h", "350ms".
@@ -47,6 +50,20 @@ func when(t, now time.Time) string {
 		return "in " + howLong(-d.Truncate(time.Second))
 	}
 	return "now"
+}
+
+// moment reads the time that a flag gives, or how long ago it was; the zero time if there is none.
+func moment(flag, text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at.UTC(), nil
+	}
+	if ago, err := value.ParseDuration(text); err == nil {
+		return now.Add(-ago).UTC(), nil
+	}
+	return time.Time{}, problem.New(problem.Usage, "--%s: %q is no time", flag, text).WithHint("write it as 2026-03-01T10:00:00Z, or how long ago that is: 6h")
 }
 
 // stamp writes an instant for a list: in the zone of whoever reads it, with its offset, and how long ago it was.

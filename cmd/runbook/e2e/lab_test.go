@@ -160,13 +160,9 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// startPrometheus starts the real one, with its own data, on a port that is free.
+// startPrometheus starts one that scrapes the workers and sends alerts to the Alertmanagers.
 func (l *lab) startPrometheus() {
 	l.t.Helper()
-	program, err := exec.LookPath("prometheus")
-	if err != nil {
-		l.t.Fatalf("these tests need a Prometheus, which .ci/run installs: %v", err)
-	}
 	ports, err := demo.ReadPorts(l.service)
 	if err != nil {
 		l.t.Fatal(err)
@@ -175,7 +171,7 @@ func (l *lab) startPrometheus() {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	rules, config := filepath.Join(l.dir, "rules.yml"), filepath.Join(l.dir, "prometheus.yml")
+	rules := filepath.Join(l.dir, "rules.yml")
 	write(l.t, rules, prometheusRules)
 	alerting := ""
 	for _, a := range l.alertmanagers {
@@ -184,7 +180,18 @@ func (l *lab) startPrometheus() {
 	if alerting != "" {
 		alerting = "alerting:\n  alertmanagers:\n" + alerting
 	}
-	write(l.t, config, fmt.Sprintf(prometheusConfig, rules, api.Host, alerting))
+	l.servePrometheus(fmt.Sprintf(prometheusConfig, rules, api.Host, alerting))
+}
+
+// servePrometheus starts the real one, with its own data, on a port that is free.
+func (l *lab) servePrometheus(settings string) {
+	l.t.Helper()
+	program, err := exec.LookPath("prometheus")
+	if err != nil {
+		l.t.Fatalf("these tests need a Prometheus, which .ci/run installs: %v", err)
+	}
+	config := filepath.Join(l.dir, "prometheus.yml")
+	write(l.t, config, settings)
 	address := l.free()
 	l.prometheus = "http://" + address
 	l.start(program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(l.dir, "tsdb"), "--web.listen-address="+address, "--log.level=warn")

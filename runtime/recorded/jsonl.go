@@ -1,0 +1,214 @@
+package recorded
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+)
+
+// What runbook record writes is text of one JSON document a line (.jsonl): a Header, then series in pieces of a few thousand samples, each series in order
+// of time, then the number of series and of samples, so that a file that was cut off is known. The times of a piece are the first one in milliseconds
+// since 1970 and then the time from each to the next. A value is a number, "NaN", "+Inf", "-Inf", or "stale" where the series ended.
+
+// Header is the first line.
+type Header struct {
+	Recording int       `json:"recording"` // the version of the format: 1
+	Server    string    `json:"server"`    // without credentials
+	Version   string    `json:"version"`   // of the server, "" if it did not say
+	From      time.Time `json:"from"`      // the window in which queries have the answers that they had there
+	To        time.Time `json:"to"`
+	Step      string    `json:"step"` // of the times at which it was looked which series were there
+	Selectors []string  `json:"selectors"`
+}
+
+const jsonlVersion = 1
+
+// Piece are samples of one series.
+type Piece struct {
+	Labels map[string]string
+	Times  []int64 // in milliseconds since 1970, rising
+	Values []float64
+}
+
+// StaleNaN is the value that says that a series ended.
+func StaleNaN() float64 { return staleNaN() }
+
+// maxPiece is how many samples of a series are in one line.
+const maxPiece = 5000
+
+type jsonlPiece struct {
+	Labels map[string]string `json:"labels"`
+	Times  []int64           `json:"t"`
+	Values []jsonlValue      `json:"v"`
+}
+
+type jsonlEnd struct {
+	End     bool `json:"end"`
+	Series  int  `json:"series"`
+	Samples int  `json:"samples"`
+}
+
+type jsonlValue float64
+
+// MarshalJSON implements json.Marshaler.
+func (v jsonlValue) MarshalJSON() ([]byte, error) {
+	f := float64(v)
+	switch {
+	case value.IsStaleNaN(f):
+		return []byte(`"stale"`), nil
+	case math.IsNaN(f), math.IsInf(f, 0):
+		return strconv.AppendQuote(nil, strconv.FormatFloat(f, 'g', -1, 64)), nil
+	}
+	return strconv.AppendFloat(nil, f, 'g', -1, 64), nil
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (v *jsonlValue) UnmarshalJSON(text []byte) error {
+	word := strings.Trim(string(text), `"`)
+	if word == "stale" {
+		*v = jsonlValue(staleNaN())
+		return nil
+	}
+	f, err := strconv.ParseFloat(word, 64)
+	if err != nil {
+		return fmt.Errorf(`a value must be a number, "NaN", "+Inf", "-Inf" or "stale", got %.60s`, text)
+	}
+	*v = jsonlValue(f)
+	return nil
+}
+
+// WritePiece writes one series as one line.
+func WritePiece(w io.Writer, p Piece) error {
+	line := jsonlPiece{Labels: p.Labels, Times: make([]int64, len(p.Times)), Values: make([]jsonlValue, len(p.Values))}
+	for i, t := range p.Times {
+		if line.Times[i] = t; i > 0 {
+			line.Times[i] = t - p.Times[i-1]
+		}
+		line.Values[i] = jsonlValue(p.Values[i])
+	}
+	return json.NewEncoder(w).Encode(line)
+}
+
+// ReadPiece reads such a line.
+func ReadPiece(line []byte) (Piece, error) {
+	var in jsonlPiece
+	if err := json.Unmarshal(line, &in); err != nil {
+		return Piece{}, err
+	}
+	if len(in.Times) != len(in.Values) || len(in.Times) == 0 {
+		return Piece{}, fmt.Errorf("a piece must have a value for each time, got %d times and %d values", len(in.Times), len(in.Values))
+	}
+	p := Piece{Labels: in.Labels, Times: in.Times, Values: make([]float64, len(in.Values))}
+	for i, v := range in.Values {
+		if i > 0 {
+			p.Times[i] += p.Times[i-1]
+		}
+		p.Values[i] = float64(v)
+	}
+	return p, nil
+}
+
+// WriteRecording writes a whole recording, packed with gzip if packed is set. Each series is one Piece, of any length.
+func WriteRecording(w io.Writer, packed bool, h Header, series []Piece) error {
+	if packed {
+		z := gzip.NewWriter(w)
+		if err := WriteRecording(z, false, h, series); err != nil {
+			return err
+		}
+		return z.Close()
+	}
+	b := bufio.NewWriter(w)
+	h.Recording = jsonlVersion
+	out := json.NewEncoder(b)
+	if err := out.Encode(h); err != nil {
+		return err
+	}
+	end := jsonlEnd{End: true, Series: len(series)}
+	for _, s := range series {
+		for from := 0; from < len(s.Times); from += maxPiece {
+			to := min(from+maxPiece, len(s.Times))
+			if err := WritePiece(b, Piece{Labels: s.Labels, Times: s.Times[from:to], Values: s.Values[from:to]}); err != nil {
+				return err
+			}
+			end.Samples += to - from
+		}
+	}
+	if err := out.Encode(end); err != nil {
+		return err
+	}
+	return b.Flush()
+}
+
+// jsonl reads what WriteRecording writes.
+func (l *loader) jsonl(text []byte) ([]string, error) {
+	var warnings []string
+	const again = "record it again: runbook record"
+	n, ended := 0, false
+	for line := range bytes.Lines(text) {
+		n++
+		switch {
+		case len(bytes.TrimSpace(line)) == 0:
+			continue
+		case n == 1:
+			h := &l.header
+			if err := json.Unmarshal(line, h); err != nil || h.Recording == 0 {
+				return nil, l.bad(1, "it does not begin as a recording does").WithHint(`runbook record writes such files; their first line begins with {"recording":1`)
+			}
+			if h.Recording != jsonlVersion {
+				return nil, l.bad(1, "it is of version %d of the format, and this program reads version %d", h.Recording, jsonlVersion).WithHint("use the release of runbook that wrote it, or " + again)
+			}
+			if w := VersionWarning(h.Version); w != "" {
+				warnings = append(warnings, l.rec.Name+": "+w)
+			}
+			continue
+		case ended:
+			return nil, l.bad(n, "something follows its end").WithHint(again)
+		case bytes.HasPrefix(line, []byte(`{"end":`)):
+			var end jsonlEnd
+			if err := json.Unmarshal(line, &end); err != nil {
+				return nil, l.bad(n, "%v", err).WithHint(again)
+			}
+			if end.Series != len(l.series) || end.Samples != l.samples+l.dropped {
+				return nil, l.bad(n, "it holds %d series and %d samples, and says that it has %d and %d", len(l.series), l.samples+l.dropped, end.Series, end.Samples).WithHint(again)
+			}
+			ended = true
+			continue
+		}
+		p, err := ReadPiece(line)
+		if err != nil {
+			return nil, l.bad(n, "%v", err).WithHint(again)
+		}
+		s, err := l.of(labels.FromMap(p.Labels))
+		if err != nil {
+			return nil, l.bad(n, "%v", err)
+		}
+		for i, t := range p.Times {
+			if err := l.add(s, sample{labels: s.labels, t: t, v: p.Values[i]}, func() int { return n }); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if !ended {
+		return nil, l.bad(n, "it was cut off: its last line is missing").WithHint(again)
+	}
+	return warnings, nil
+}
+
+// VersionWarning says in what a server's answers may differ from those of the engine that tests use, "" if in nothing that is known.
+func VersionWarning(server string) string {
+	major, _, _ := strings.Cut(server, ".")
+	if ours, _, _ := strings.Cut(engineVersion, "."); server == "" || major == ours {
+		return ""
+	}
+	return fmt.Sprintf("recorded from Prometheus %s, and tests ask as %s does: a range then no longer takes in a sample that is exactly as old as it is long, so that rate(x[5m]) and the like can differ by one sample", server, engineVersion)
+}
