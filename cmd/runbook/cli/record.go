@@ -80,16 +80,11 @@ func runRecord(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := o.settings.Resolve(o.settings.Metrics)
+	live, done, err := o.live()
 	if err != nil {
 		return nil, err
 	}
-	host, err := pluginhost.New(pluginhost.Config{Exe: o.exe, RunDir: filepath.Join(o.settings.StateDir, "plugins"), Bundled: o.manifests})
-	if err != nil {
-		return nil, err
-	}
-	defer host.Close()
-	live := engine.Live{Host: host, Connection: pluginhost.Connection{Name: o.settings.Metrics.Name, Plugin: o.settings.Metrics.Plugin, Config: config}}
+	defer done()
 	plan, err := c.plan(ctx, live, file, reads)
 	if err != nil {
 		return nil, err
@@ -123,6 +118,20 @@ func runRecord(ctx context.Context, c *call) (result, error) {
 		r.bytes = info.Size()
 	}
 	return r, nil
+}
+
+// live is the project's metric source; done ends its plugin.
+func (o *opened) live() (live engine.Live, done func(), err error) {
+	config, err := o.settings.Resolve(o.settings.Metrics)
+	if err != nil {
+		return live, nil, err
+	}
+	host, err := pluginhost.New(pluginhost.Config{Exe: o.exe, RunDir: filepath.Join(o.settings.StateDir, "plugins"), Bundled: o.manifests})
+	if err != nil {
+		return live, nil, err
+	}
+	m := o.settings.Metrics
+	return engine.Live{Host: host, Connection: pluginhost.Connection{Name: m.Name, Plugin: m.Plugin, Config: config}}, func() { host.Close() }, nil
 }
 
 // reads are the selectors of the runbooks' queries, of rules, and those that were named.

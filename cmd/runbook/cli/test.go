@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	cli "github.com/urfave/cli/v2"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 	"github.com/seed1de3961f/runbook/runtime/testrun"
 )
@@ -21,20 +23,19 @@ import (
 func testCommand() spec {
 	return spec{
 		name: "test", group: "Run", summary: "run the tests of runbooks, and unit tests of Prometheus rules",
-		about: `Runs the functions test_...(t) and the scenarios in files that end in _test.star: the
-engine itself, with its guards, over recorded metrics and under a clock that only the
-test moves. PATH is such a file, a runbook, a directory, or a file that promtool test
-rules reads; all tests of the project if there is none. No network, no plugin, and
-nothing of the project's state.`,
-		args: "[PATH...]", max: many, takes: takesProject,
+		about: `The engine itself, with its guards, over recorded metrics and under a clock that only the test moves:
+no network, no plugin. PATH is a _test.star, a runbook, a directory, or a file as promtool reads.`,
+		args: "[PATH...]", max: many, takes: takesProject | takesState,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "run", Usage: "only tests whose name matches `REGEX`"},
 			&cli.BoolFlag{Name: "coverage", Usage: "show what of the runbooks no test has covered"},
 			&cli.IntFlag{Name: "min", Usage: "with --coverage: fail if less than `N` percent of a runbook is covered"},
+			&cli.StringFlag{Name: "html", Usage: "write what is covered to `FILE`, too, as one page with the runbooks' text"},
+			&cli.BoolFlag{Name: "watch", Usage: "run them again whenever a file of the project changes"},
 			&cli.BoolFlag{Name: "attest", Usage: "if all pass: write what they cover beside each runbook, so that it may act"},
 			&cli.BoolFlag{Name: "verify", Usage: "with --attest: write nothing, and fail if something would be written"},
 			&cli.IntFlag{Name: "parallel", Usage: "run `N` tests of a file at once", Value: runtime.NumCPU()},
-			&cli.BoolFlag{Name: "all-rules", Usage: "evaluate every rule of Prometheus at every step"},
+			&cli.StringFlag{Name: "from-run", Usage: "write a test of what `RUN` decided, with a recording from Prometheus"},
 			&cli.StringFlag{Name: "junit", Usage: "write the results to `FILE` as JUnit XML, too"},
 		},
 		example: "runbook test worker_test.star --coverage",
@@ -59,7 +60,25 @@ type runbookCoverage struct {
 }
 
 func runTest(ctx context.Context, c *call) (result, error) {
-	o := testrun.Options{AllRules: c.Bool("all-rules"), Parallel: c.Int("parallel")}
+	if c.IsSet("from-run") {
+		for _, other := range []string{"run", "coverage", "html", "watch", "attest", "junit"} {
+			if c.IsSet(other) {
+				return nil, problem.New(problem.Usage, "--%s has no place beside --from-run, which runs no test", other)
+			}
+		}
+		return runFromRun(ctx, c)
+	}
+	if c.Bool("watch") {
+		if c.Bool("json") {
+			return nil, problem.New(problem.Usage, "--json has no place beside --watch, which never ends with one document")
+		}
+		return watchTests(ctx, c)
+	}
+	return testOnce(ctx, c)
+}
+
+func testOnce(ctx context.Context, c *call) (result, error) {
+	o := testrun.Options{Parallel: c.Int("parallel")}
 	if s := c.String("run"); s != "" {
 		re, err := regexp.Compile(s)
 		if err != nil {
@@ -103,6 +122,11 @@ func runTest(ctx context.Context, c *call) (result, error) {
 	}
 	if c.Bool("coverage") {
 		r.Coverage = coverageOf(covered)
+	}
+	if file := c.String("html"); file != "" && r.project != nil {
+		if err := writeCoverage(file, covered, r.project.Tree); err != nil {
+			return r, problem.Wrap(problem.Usage, err, "--html")
+		}
 	}
 	switch {
 	case len(errs) > 0:
@@ -166,16 +190,12 @@ func (c *call) runTests(ctx context.Context, o testrun.Options, r *testResult) (
 	if err != nil {
 		return nil, err
 	}
-	p.settings.Env = nil // a test needs no secret
 	p.close()
 	files, err := p.settings.Tests(p.tree, scripts)
 	if err != nil {
 		return nil, err
 	}
-	r.project = &testrun.Project{
-		Tree: p.tree, Settings: p.settings, Families: p.families, Manifests: p.manifests, Version: version,
-		Spawn: sandbox.Spawner{Exe: p.exe, Limits: p.settings.Limits}.Start,
-	}
+	r.project = p.testProject()
 	for _, file := range files {
 		if err := add(testrun.Script(ctx, r.project, file, o)); err != nil {
 			return nil, err
@@ -184,14 +204,29 @@ func (c *call) runTests(ctx context.Context, o testrun.Options, r *testResult) (
 	return errs, nil
 }
 
+// testProject is what tests need of a project.
+func (o *opened) testProject() *testrun.Project {
+	s := *o.settings
+	s.Env = nil // a test needs no secret
+	return &testrun.Project{
+		Tree: o.tree, Settings: &s, Families: o.families, Manifests: o.manifests, Version: version,
+		Spawn: sandbox.Spawner{Exe: o.exe, Limits: s.Limits}.Start,
+	}
+}
+
+// writeCoverage writes the page of --html.
+func writeCoverage(file string, c testrun.Coverage, tree *project.Tree) error {
+	var page bytes.Buffer
+	if err := c.Page(&page, tree.Read); err != nil {
+		return err
+	}
+	return os.WriteFile(file, page.Bytes(), 0o644)
+}
+
 func coverageOf(c testrun.Coverage) []runbookCoverage {
 	out := []runbookCoverage{}
 	for _, file := range c.Files() {
-		covered, all := c[file].Points()
-		f := runbookCoverage{File: file, Percent: 100, Gaps: c.Gaps(file)}
-		if all > 0 {
-			f.Percent = 100 * float64(covered) / float64(all)
-		}
+		f := runbookCoverage{File: file, Percent: c[file].Percent(), Gaps: c.Gaps(file)}
 		out = append(out, f)
 	}
 	return out
