@@ -282,7 +282,7 @@ func (f *scope) call(c *syntax.CallExpr, fam kit.Family, fn kit.Function, loop b
 		_, given := keyword(c, "cooldown")
 		if !given && !f.rb.OwnCooldown && f.defaultCooldown(fam.Name, fn.Name) == 0 {
 			f.find(problem.NoCooldown, start(c), "%s says no cooldown: how soon it may be done again on the same target is left to the project", name).
-				WithHint(`say it, such as cooldown = "30m", here or in runbook(cooldown = ...)`)
+				WithHint(`say it, such as cooldown = "2h", here or in runbook(cooldown = ...)`)
 		}
 	}
 	for _, p := range fn.AllParams() {
