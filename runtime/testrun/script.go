@@ -293,7 +293,7 @@ func (w *world) addRules(name string) error {
 		return problem.New(problem.Argument, "t.rules comes before the first t.run")
 	}
 	name = w.path(name)
-	f, err := w.p.Tree.Data(name)
+	f, err := w.p.open(name)
 	if err != nil {
 		return err
 	}

@@ -36,11 +36,19 @@ import (
 // Project is what tests of runbooks need of a project.
 type Project struct {
 	Tree      *project.Tree
+	Data      *project.Tree // where recordings and rule files are; Tree if nil
 	Settings  *project.Settings
 	Families  []kit.Family   // builtin and plugin families
 	Manifests []sdk.Manifest // of every plugin that is known, none of which is started
 	Spawn     func(ctx context.Context) (sandbox.Worker, error)
 	Version   string
+}
+
+func (p *Project) open(name string) (io.ReadCloser, error) {
+	if p.Data != nil {
+		return p.Data.Data(name)
+	}
+	return p.Tree.Data(name)
 }
 
 // Beginning is where a test's clock begins.
@@ -146,7 +154,7 @@ func (w *world) path(name string) string {
 // load adds a recording.
 func (w *world) load(rec recorded.Recording) (recorded.Loaded, error) {
 	rec.Name = w.path(rec.Name)
-	f, err := w.p.Tree.Data(rec.Name)
+	f, err := w.p.open(rec.Name)
 	if err != nil {
 		return recorded.Loaded{}, err
 	}
@@ -234,7 +242,7 @@ func (w *world) firing(name string, where map[string]string) value.List {
 // promtool adds the input series of a unit test file of Prometheus rules.
 func (w *world) promtool(name, group string) error {
 	name = w.path(name)
-	f, err := w.p.Tree.Data(name)
+	f, err := w.p.open(name)
 	if err != nil {
 		return err
 	}

@@ -40,10 +40,6 @@ type opened struct {
 
 // openProject reads project.star.
 func (c *call) openProject(ctx context.Context) (*opened, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, problem.Wrap(problem.Internal, err, "find this program's own file")
-	}
 	root, err := project.Find(c.projectDir())
 	if err != nil {
 		return nil, err
@@ -51,6 +47,15 @@ func (c *call) openProject(ctx context.Context) (*opened, error) {
 	tree, err := project.Open(root)
 	if err != nil {
 		return nil, err
+	}
+	return c.openTree(ctx, tree)
+}
+
+// openTree reads the project.star of a tree.
+func (c *call) openTree(ctx context.Context, tree *project.Tree) (*opened, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, problem.Wrap(problem.Internal, err, "find this program's own file")
 	}
 	o := &opened{tree: tree, exe: exe}
 	state, err := c.givenState()

@@ -76,18 +76,27 @@ func runRecord(ctx context.Context, c *call) (result, error) {
 		return nil, err
 	}
 	defer o.close()
-	reads, err := c.reads(ctx, o)
+	r, err := c.recordTo(ctx, o, file)
 	if err != nil {
 		return nil, err
 	}
+	return r, nil
+}
+
+// recordTo records what the runbooks ask, as the flags say.
+func (c *call) recordTo(ctx context.Context, o *opened, file string) (recordResult, error) {
+	reads, err := c.reads(ctx, o)
+	if err != nil {
+		return recordResult{}, err
+	}
 	live, done, err := o.live()
 	if err != nil {
-		return nil, err
+		return recordResult{}, err
 	}
 	defer done()
 	plan, err := c.plan(ctx, live, file, reads)
 	if err != nil {
-		return nil, err
+		return recordResult{}, err
 	}
 	r := recordResult{
 		File: file, Server: plan.Header.Server, From: plan.Header.From, To: plan.Header.To,
@@ -103,15 +112,15 @@ func runRecord(ctx context.Context, c *call) (result, error) {
 		return r, nil
 	}
 	if plan.Samples == 0 {
-		return nil, problem.New(problem.NotFound, "there is nothing to record: no query has a sample from %s to %s", clockTime(r.From), clockTime(r.To))
+		return r, problem.New(problem.NotFound, "there is nothing to record: no query has a sample from %s to %s", clockTime(r.From), clockTime(r.To))
 	}
 	c.ui.Progress("recording %d samples of %d series from %s", plan.Samples, plan.Series, plan.Header.Server)
 	got, err := plan.Run(ctx, live, file, func(done, all int64) { c.ui.Percent("recording", int(done), int(all)) })
 	if err != nil {
-		if _, serr := os.Stat(capture.Partial(file)); serr == nil {
+		if _, serr := os.Stat(capture.Partial(file)); serr == nil && c.IsSet("out") {
 			c.ui.Warn("what was fetched is kept in %s; the same command goes on from there", capture.Partial(file))
 		}
-		return nil, err
+		return r, err
 	}
 	r.Is = &got
 	if info, err := os.Stat(file); err == nil {
