@@ -77,9 +77,10 @@ type Deps struct {
 
 // Options say what a run is about.
 type Options struct {
-	Paths  []string // runbook files, relative to the project; from project.Runbooks
-	Target string   // name or key: evaluate this target only, now, whatever the schedule says
-	DryRun bool     // decide and show, change nothing
+	Paths   []string // runbook files, relative to the project; from project.Runbooks
+	Target  string   // name or key: evaluate this target only, now, whatever the schedule says
+	DryRun  bool     // decide and show, change nothing
+	InOrder bool     // one runbook after the other, so that a simulation decides the same each time
 	// Approval is the request that a person has just approved, "" if that is not why this runs.
 	Approval string
 }
@@ -158,7 +159,9 @@ func (e *engine) pass(ctx context.Context) error {
 		return err
 	}
 	g := errgroup.Group{}
-	g.SetLimit(max(16, 4*runtime.NumCPU()))
+	if g.SetLimit(max(16, 4*runtime.NumCPU())); e.InOrder {
+		g.SetLimit(1)
+	}
 	for _, d := range due {
 		g.Go(func() error {
 			defer d.release()

@@ -90,10 +90,11 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 		return nil, guard.FleetView{}, err
 	}
 	judged := make([]*trace.Target, len(all))
+	measured := stampedBy(rb, stamps)
 	holds := false
 	for i, t := range all {
 		if left != nil {
-			judged[i] = judge(rb, t, byKey[t.Key], newestFor(rb, t, stamps), intervals+1, at, e.Settings.MaxAge)
+			judged[i] = judge(rb, t, byKey[t.Key], newestFor(rb, t, measured), intervals+1, at, e.Settings.MaxAge)
 		} else {
 			judged[i] = e.said(t)
 		}
@@ -226,13 +227,17 @@ func (e *engine) gaps(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 			}
 		}
 	}
+	indexed := make([][]stamped, len(byTime))
 	for k, t := range all {
 		if judged[k].Condition != trace.Sick {
 			continue
 		}
 		for i, stamps := range byTime {
+			if indexed[i] == nil {
+				indexed[i] = stampedBy(rb, stamps)
+			}
 			then := start.Add(time.Duration(i) * step)
-			if measured := newestFor(rb, t, stamps); measured.IsZero() || then.Sub(measured) > e.Settings.MaxAge {
+			if measured := newestFor(rb, t, indexed[i]); measured.IsZero() || then.Sub(measured) > e.Settings.MaxAge {
 				judged[k].Condition = trace.Pending
 				judged[k].Why += fmt.Sprintf(", but at %s nothing had been measured for more than %s: a gap is not evidence", then.UTC().Format(time.TimeOnly), value.FormatDuration(e.Settings.MaxAge))
 				break
@@ -313,23 +318,42 @@ func join(a, b kit.Series) (kit.Series, bool) {
 	return kit.Series{Labels: newer.Labels, Points: points}, true
 }
 
-// newestFor is when the target's symptom was measured: the newest sample of each selector, the oldest of those. A selector
-// whose series do not carry the target's labels counts with the newest it has at all.
-func newestFor(rb *project.Runbook, t action.Target, stamps [][]kit.Sample) time.Time {
-	var out time.Time
-	for _, samples := range stamps {
-		var own, newest time.Time
+// stamped is when the series of one selector were measured.
+type stamped struct {
+	own     map[string]time.Time // by the values of the labels that name a target: the newest
+	newest  time.Time            // of all
+	carries bool                 // whether a series has the labels that name targets
+}
+
+// stampedBy puts the samples of each selector in order of their targets, so that a fleet is looked through once, and not once for each member.
+func stampedBy(rb *project.Runbook, stamps [][]kit.Sample) []stamped {
+	out := make([]stamped, len(stamps))
+	for i, samples := range stamps {
+		x := stamped{own: make(map[string]time.Time, len(samples))}
 		for _, s := range samples {
 			at := seconds(s.Value)
-			if at.After(newest) {
-				newest = at
+			if at.After(x.newest) {
+				x.newest = at
 			}
-			if rb.Matches(t, s.Labels) && at.After(own) {
-				own = at
+			if key := rb.KeyOf(s.Labels); at.After(x.own[key]) {
+				x.own[key] = at
 			}
+			x.carries = x.carries || len(rb.Targets.By) > 0 && !slices.ContainsFunc(rb.Targets.By, func(l string) bool { _, ok := s.Labels[l]; return !ok })
 		}
-		if own.IsZero() && !carries(rb.Targets.By, samples) {
-			own = newest
+		out[i] = x
+	}
+	return out
+}
+
+// newestFor is when the target's symptom was measured: the newest sample of each selector, the oldest of those. A selector
+// whose series do not carry the target's labels counts with the newest it has at all.
+func newestFor(rb *project.Runbook, t action.Target, stamps []stamped) time.Time {
+	var out time.Time
+	key := rb.KeyOf(t.Labels)
+	for _, x := range stamps {
+		own := x.own[key]
+		if own.IsZero() && !x.carries {
+			own = x.newest
 		}
 		if own.IsZero() {
 			return time.Time{}
@@ -339,16 +363,6 @@ func newestFor(rb *project.Runbook, t action.Target, stamps [][]kit.Sample) time
 		}
 	}
 	return out
-}
-
-// carries says whether the series have the labels that name targets.
-func carries(by []string, samples []kit.Sample) bool {
-	for _, s := range samples {
-		if len(by) > 0 && !slices.ContainsFunc(by, func(l string) bool { _, ok := s.Labels[l]; return !ok }) {
-			return true
-		}
-	}
-	return false
 }
 
 // judge says what is known of one target from the grid of its symptom over the held window.

@@ -137,7 +137,7 @@ func TestNewestFor(t *testing.T) {
 		{"one that is for all", [][]kit.Sample{{stamp("w3", 1)}, {stamp("", 40), stamp("", 20)}}, 20},
 		{"no samples", [][]kit.Sample{{}}, -1},
 	} {
-		got := newestFor(rb, w3, c.stamps)
+		got := newestFor(rb, w3, stampedBy(rb, c.stamps))
 		if c.ago < 0 && !got.IsZero() || c.ago >= 0 && got.Unix() != epoch.Unix()-int64(c.ago) {
 			t.Errorf("%s: %s", c.name, got)
 		}

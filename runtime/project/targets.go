@@ -125,6 +125,18 @@ func quoted(s string) string {
 	return s
 }
 
+// KeyOf is the same for two sets of labels exactly if both belong to one target.
+func (rb *Runbook) KeyOf(labels map[string]string) string {
+	if len(rb.Targets.By) == 1 {
+		return labels[rb.Targets.By[0]]
+	}
+	var b strings.Builder
+	for _, l := range rb.Targets.By {
+		b.WriteString(strconv.Quote(labels[l]))
+	}
+	return b.String()
+}
+
 // Matches says whether a series belongs to a target: it has the target's values of all labels of by. Everything that a single target's
 // runbook asks for belongs to that.
 func (rb *Runbook) Matches(t action.Target, labels map[string]string) bool {

@@ -58,6 +58,8 @@ type BacktestOptions struct {
 	From, To time.Time
 	Step     time.Duration
 	Mode     guard.Mode // whatever the runbooks say
+	// EachQuery asks every query at every tick, to see that the decisions are the same.
+	EachQuery bool
 	// Progress is told of each tick.
 	Progress func(done, all int)
 }
@@ -100,6 +102,9 @@ func RunBacktest(ctx context.Context, p *Project, o BacktestOptions) (*Backtest,
 	if !o.From.Before(o.To) {
 		return nil, problem.New(problem.Usage, "the window from %s to %s is empty", o.From.Format(time.RFC3339), o.To.Format(time.RFC3339)).
 			WithHint("the data is from %s to %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
+	}
+	if len(o.Rules) == 0 && !o.EachQuery { // rules write into the database as time goes on
+		w.memo = &memo{db: w.db, step: o.Step, to: o.To, queries: map[string]*ahead{}}
 	}
 	b := &Backtest{From: o.From, To: o.To, Step: o.Step, Spans: []Span{}}
 	open := map[string]int{} // the last span of each runbook and target

@@ -108,33 +108,34 @@ func (h *host) Query(ctx context.Context, c pluginhost.Connection, function stri
 	}
 	arg := func(name string) value.Value { v, _ := args.Get(name); return v }
 	expr, _ := arg("expr").(value.String)
-	var out []byte
+	found, err := h.measured(ctx, function, string(expr), arg)
+	if err != nil {
+		return nil, err
+	}
+	var out value.Bytes
+	for _, s := range found {
+		out = samples.Append(out, s)
+	}
+	return out, nil
+}
+
+// measured is what the recording answers.
+func (h *host) measured(ctx context.Context, function, expr string, arg func(string) value.Value) ([]samples.Series, error) {
+	m := h.w.memo
 	if function == "instant" {
-		at, _ := arg("at").(value.Time)
-		found, err := h.w.db.Instant(ctx, string(expr), time.Time(at))
-		if err != nil {
-			return nil, err
+		v, _ := arg("at").(value.Time)
+		if at := time.Time(v); m != nil {
+			return m.instant(ctx, expr, at)
 		}
-		for _, s := range found {
-			out = samples.Append(out, samples.Series{Labels: s.Labels, Points: []samples.Point{{Milli: s.At.UnixMilli(), Value: s.Value}}})
-		}
-		return value.Bytes(out), nil
+		return instant(ctx, h.w.db, expr, time.Time(v))
 	}
 	start, _ := arg("start").(value.Time)
 	end, _ := arg("end").(value.Time)
 	step, _ := arg("step").(value.Duration)
-	found, err := h.w.db.Range(ctx, string(expr), time.Time(start), time.Time(end), time.Duration(step))
-	if err != nil {
-		return nil, err
+	if m != nil {
+		return m.over(ctx, expr, time.Time(start), time.Time(end), time.Duration(step))
 	}
-	for _, s := range found {
-		x := samples.Series{Labels: s.Labels}
-		for _, p := range s.Points {
-			x.Points = append(x.Points, samples.Point{Milli: p.At.UnixMilli(), Value: p.Value})
-		}
-		out = samples.Append(out, x)
-	}
-	return value.Bytes(out), nil
+	return over(ctx, h.w.db, expr, time.Time(start), time.Time(end), time.Duration(step))
 }
 
 // Execute implements pluginhost.Host.

@@ -68,6 +68,7 @@ type world struct {
 	state    control.State
 	store    *memory.Store
 	db       *recorded.DB
+	memo     *memo // of a backtest, nil if each query is asked by itself
 	now      time.Time
 	runs     []*trace.Run
 	pid      int
@@ -81,6 +82,7 @@ type world struct {
 
 	mu      sync.Mutex
 	told    []notify.Message
+	idle    []sandbox.Worker
 	covered map[string]*Covered // by path
 }
 
@@ -113,7 +115,12 @@ func newWorld(p *Project, dir string) (*world, error) {
 	return w, nil
 }
 
-func (w *world) close() { _ = os.RemoveAll(w.scratch) }
+func (w *world) close() {
+	for _, worker := range w.idle {
+		worker.Close()
+	}
+	_ = os.RemoveAll(w.scratch)
+}
 
 // moment reads a time as a test writes it.
 func (w *world) moment(v value.Value) (time.Time, error) {
@@ -309,7 +316,7 @@ func (w *world) process(ctx context.Context, paths []string, o runOptions) (*tra
 	d := engine.Deps{
 		State: w.state, Store: w.store, Host: w.host, Tree: w.p.Tree, Settings: w.settings, Families: w.p.Families,
 		Spawn: func(ctx context.Context) (sandbox.Worker, error) {
-			worker, err := w.p.Spawn(ctx)
+			worker, err := w.worker(ctx)
 			if err != nil {
 				return nil, err
 			}
@@ -345,7 +352,7 @@ func (w *world) process(ctx context.Context, paths []string, o runOptions) (*tra
 			return guard.Coverage{Enforced: true, Covered: !o.untested, Missing: way.Pos.String() + ": " + way.Action + " was never tested, says the test"}
 		},
 	}
-	r, err := engine.Run(ctx, d, engine.Options{Paths: paths, Target: o.target})
+	r, err := engine.Run(ctx, d, engine.Options{Paths: paths, Target: o.target, InOrder: true})
 	if r != nil {
 		w.runs = append(w.runs, r)
 		w.mu.Lock()
@@ -370,6 +377,30 @@ func (w *world) coverage(path string) Coverage {
 		w.covered[path] = c
 	}
 	return c.Coverage
+}
+
+// worker is one that an earlier run of this world has left, or a new one.
+func (w *world) worker(ctx context.Context) (sandbox.Worker, error) {
+	w.mu.Lock()
+	if n := len(w.idle); n > 0 {
+		worker := w.idle[n-1]
+		w.idle = w.idle[:n-1]
+		w.mu.Unlock()
+		return worker, nil
+	}
+	w.mu.Unlock()
+	return w.p.Spawn(ctx)
+}
+
+// Close implements sandbox.Worker: it is kept for the next run, unless it has ended.
+func (x *watched) Close() {
+	if x.Dead() {
+		x.Worker.Close()
+		return
+	}
+	x.w.mu.Lock()
+	defer x.w.mu.Unlock()
+	x.w.idle = append(x.w.idle, x.Worker)
 }
 
 // watched is a worker whose evaluations count as covered.

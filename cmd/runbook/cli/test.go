@@ -17,6 +17,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
+	"github.com/seed1de3961f/runbook/runtime/sandbox/declared"
 	"github.com/seed1de3961f/runbook/runtime/testrun"
 )
 
@@ -207,10 +208,13 @@ func (c *call) runTests(ctx context.Context, o testrun.Options, r *testResult) (
 // testProject is what tests need of a project.
 func (o *opened) testProject() *testrun.Project {
 	s := *o.settings
-	s.Env = nil // a test needs no secret
+	s.Env = nil                        // a test needs no secret
+	memory := declared.Open("", o.exe) // of this process only
 	return &testrun.Project{
 		Tree: o.tree, Settings: &s, Families: o.families, Manifests: o.manifests, Version: version,
-		Spawn: sandbox.Spawner{Exe: o.exe, Limits: s.Limits}.Start,
+		Spawn: func(context.Context) (sandbox.Worker, error) {
+			return memory.Worker(s.Limits, sandbox.Spawner{Exe: o.exe, Limits: s.Limits}.Start), nil
+		},
 	}
 }
 
