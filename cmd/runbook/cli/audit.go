@@ -138,11 +138,15 @@ func (r auditResult) text(u *ui) {
 	if r.More > 0 {
 		u.Printf("... and %d more\n", r.More)
 	}
+	entries := fmt.Sprintf("%d entries", r.Entries)
+	if r.Entries == 1 {
+		entries = "1 entry"
+	}
 	if n := len(r.Findings) + r.More; n > 0 {
-		u.Printf("%s in %d records and %d entries\n", plural(n, "finding"), r.Records, r.Entries)
+		u.Printf("%s in %s and %s\n", plural(n, "finding"), plural(r.Records, "record"), entries)
 		return
 	}
-	u.Printf("%d records and %d entries, and all of them fit\n", r.Records, r.Entries)
+	u.Printf("%s and %s, and all of them fit\n", plural(r.Records, "record"), entries)
 	if r.Head.N > 0 {
 		u.Printf("head, to keep elsewhere: %s\n", r.Head)
 	}
