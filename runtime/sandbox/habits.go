@@ -31,6 +31,7 @@ var habits = sync.OnceValue(func() []habit {
 		{re(`^got del\b`), nil, "Starlark has no del", `write d.pop("key")`},
 		{re(`^got (yield|async|await)\b`), nil, "Starlark has no generators and no async", "build a list and return it"},
 		{re(`^got is\b`), nil, "Starlark has no is", "write == or !=, also for None"},
+		{re(`^got .*want '\('`), re(`^\s*load\b`), "load is a word of the language: it cannot be a name", "choose another name, such as cpu_load"},
 		{re(`support while loops`), nil, "Starlark has no while here", "write for i in range(10): with a bound, and break"},
 		{re(`^while loop not within a function`), nil, "Starlark has no while here", "write for i in range(10): with a bound, and break"},
 		{re(`^got `), re(`^\s*assert\b`), "Starlark has no assert", `write if not x: fail("...")`},
