@@ -72,12 +72,7 @@ func backtested(tb testing.TB, runbooks, workers int, length time.Duration) (*te
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = tree.Close() })
-	w, err := sandbox.Spawner{}.Start(tb.Context())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer w.Close()
-	settings, err := project.LoadSettings(tb.Context(), w, tree)
+	settings, err := loadSettings(tb, tree)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -96,6 +91,16 @@ func backtested(tb testing.TB, runbooks, workers int, length time.Duration) (*te
 			return memory.Worker(settings.Limits, sandbox.Spawner{Limits: settings.Limits}.Start), nil
 		},
 	}, o
+}
+
+func loadSettings(tb testing.TB, tree *project.Tree) (*project.Settings, error) {
+	tb.Helper()
+	w, err := sandbox.Spawner{}.Start(tb.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	return project.LoadSettings(tb.Context(), w, tree)
 }
 
 // writeWorkers writes a recording of workers whose queues fill and empty, and that are not scraped now and then.
