@@ -80,7 +80,7 @@ func All() []Info {
 		{Load, ExitUsage, "a file could not be loaded"},
 		{Project, ExitUsage, "project.star is missing or says something impossible"},
 		{Query, ExitUsage, "a query is not valid PromQL, or not of the shape that is needed"},
-		{Recording, ExitUsage, "rules or their tests could not be read"},
+		{Recording, ExitUsage, "a recording, rules or their tests could not be read"},
 		{UnusedResult, ExitFindings, "an action's result is not looked at"},
 		{NoCooldown, ExitFindings, "an action says no cooldown"},
 		{Unreachable, ExitFindings, "a line is never reached"},
