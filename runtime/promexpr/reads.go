@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -11,6 +13,8 @@ import (
 type Read struct {
 	// Selector is a query for current values: without range, offset and @.
 	Selector string
+	// Named says that it chooses one metric by its name.
+	Named bool
 	// Back is how far before the evaluation the oldest of them may be: ranges, offsets and subqueries together, without the
 	// lookback of the server. With @ it is how far before At.
 	Back time.Duration
@@ -27,6 +31,9 @@ func (e *Expr) Reads() []Read {
 			return nil
 		}
 		r := Read{Selector: plain(s).String(), Back: s.OriginalOffset}
+		for _, m := range s.LabelMatchers {
+			r.Named = r.Named || m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual && m.Value != ""
+		}
 		at := s.Timestamp
 		for _, outer := range slices.Backward(path) {
 			switch outer := outer.(type) {

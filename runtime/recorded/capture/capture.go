@@ -56,6 +56,7 @@ const (
 // Plan is what is to be fetched.
 type Plan struct {
 	Header recorded.Header `json:"header"`
+	Asked  []string        `json:"asked"` // the selectors of the chunks: those of the header, each for one metric
 	Chunks []Chunk         `json:"chunks"`
 	// Series and Samples are as many as the server counted; a series that two selectors choose counts twice.
 	Series  int64 `json:"series"`
@@ -66,7 +67,7 @@ type Plan struct {
 
 // Chunk is the time (From, To], in milliseconds since 1970, of one selector.
 type Chunk struct {
-	Selector int   `json:"selector"`
+	Selector int   `json:"selector"` // of those that are asked
 	From     int64 `json:"from"`
 	To       int64 `json:"to"`
 	Samples  int64 `json:"samples"`
@@ -75,6 +76,7 @@ type Chunk struct {
 // span is the time that is read of a selector.
 type span struct {
 	selector string
+	named    bool
 	from, to time.Time
 }
 
@@ -87,20 +89,57 @@ func Make(ctx context.Context, src Source, o Options) (*Plan, error) {
 		return nil, problem.New(problem.Usage, "--step must be at least 1s, got %s", value.FormatDuration(o.Step))
 	}
 	p := &Plan{Header: recorded.Header{Server: o.Server, Version: o.Version, From: o.From.UTC(), To: o.To.UTC(), Step: value.FormatDuration(o.Step)}}
-	for i, s := range spans(o) {
+	for _, s := range spans(o) {
 		p.Header.Selectors = append(p.Header.Selectors, s.selector)
-		if err := p.plan(ctx, src, i, s, o.Step); err != nil {
+		each, err := byName(ctx, src, s)
+		if err != nil {
 			return nil, err
+		}
+		before := p.Samples
+		for _, one := range each {
+			p.Asked = append(p.Asked, one.selector)
+			if err := p.plan(ctx, src, len(p.Asked)-1, one, o.Step); err != nil {
+				return nil, err
+			}
+		}
+		if p.Samples == before {
+			p.Empty = append(p.Empty, s.selector)
 		}
 	}
 	return p, nil
+}
+
+// byName makes a selector for each metric of one that chooses several: they cannot be counted together, since a count has no name and two of one
+// instance would be the same series.
+func byName(ctx context.Context, src Source, s span) ([]span, error) {
+	if s.named {
+		return []span{s}, nil
+	}
+	found, err := src.Instant(ctx, fmt.Sprintf("count by (__name__) (last_over_time(%s[%dms]))", s.selector, s.to.Sub(s.from).Milliseconds()), s.to)
+	if err != nil {
+		return nil, err
+	}
+	e, err := promexpr.Parse(s.selector, nil)
+	if err != nil {
+		return nil, err
+	}
+	var out []span
+	for _, x := range found {
+		one, err := e.WithMatchers(map[string]string{"__name__": x.Labels["__name__"]})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, span{selector: one.String(), named: true, from: s.from, to: s.to})
+	}
+	slices.SortFunc(out, func(a, b span) int { return strings.Compare(a.selector, b.selector) })
+	return out, nil
 }
 
 // spans are the selectors, each once, with all that is read of it.
 func spans(o Options) []span {
 	var out []span
 	for _, r := range o.Reads {
-		s := span{selector: r.Selector, from: o.From.Add(-r.Back - margin), to: o.To}
+		s := span{selector: r.Selector, named: r.Named, from: o.From.Add(-r.Back - margin), to: o.To}
 		if !r.At.IsZero() {
 			if from := r.At.Add(-r.Back - margin); from.Before(s.from) {
 				s.from = from
@@ -140,7 +179,6 @@ func (p *Plan) plan(ctx context.Context, src Source, selector int, s span, step 
 		cells = append(cells, b.cut(step)...)
 	}
 	if most == 0 {
-		p.Empty = append(p.Empty, s.selector)
 		return nil
 	}
 	p.Series += most

@@ -66,6 +66,13 @@ func (s *server) answer(v model.Value, err error) ([]kit.Series, error) {
 	if err != nil {
 		return nil, err
 	}
+	if vector, ok := v.(model.Vector); ok {
+		m := model.Matrix{}
+		for _, x := range vector {
+			m = append(m, &model.SampleStream{Metric: x.Metric, Values: []model.SamplePair{{Timestamp: x.Timestamp, Value: x.Value}}})
+		}
+		v = m
+	}
 	all, ok := v.(model.Matrix)
 	if !ok {
 		return nil, fmt.Errorf("answered with %s", v.Type())
@@ -137,7 +144,7 @@ var begin = time.Date(2026, 3, 1, 0, 0, 3, 0, time.UTC)
 var queries = []string{
 	`queue_depth{job="worker"}`, `rate(jobs_total[5m])`, `rate(jobs_total[1m])`, `increase(jobs_total[1h])`, `count by (job) (up)`, `quantile_over_time(0.9, queue_depth[10m])`,
 	`absent(up{instance="w3"})`, `queue_depth > 1000 and on (instance) up == 1`, `max_over_time(rate(jobs_total[2m])[30m:1m])`, `queue_depth offset 20m`, `count_over_time(up[7m])`,
-	`changes(up[30m])`, `timestamp(up)`, `odd`,
+	`changes(up[30m])`, `timestamp(up)`, `odd`, `{job="worker", instance=~"w[12]"}`,
 }
 
 func reads(tb testing.TB) []promexpr.Read {

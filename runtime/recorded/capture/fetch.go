@@ -34,7 +34,7 @@ func Unfinished(file string) (*Plan, error) {
 	defer f.Close()
 	line, err := bufio.NewReader(f).ReadBytes('\n')
 	var p Plan
-	if err != nil || json.Unmarshal(line, &p) != nil {
+	if err != nil || json.Unmarshal(line, &p) != nil || slices.ContainsFunc(p.Chunks, func(c Chunk) bool { return c.Selector < 0 || c.Selector >= len(p.Asked) }) {
 		return nil, problem.New(problem.Usage, "%s is not what a recording left behind", Partial(file)).WithHint("remove it to begin again")
 	}
 	return &p, nil
@@ -79,7 +79,7 @@ func (p *Plan) Run(ctx context.Context, src Source, file string, progress func(d
 	done := int64(0)
 	for i, c := range p.Chunks {
 		if i >= next {
-			got, err := fetch(ctx, src, p.Header.Selectors[c.Selector], c, step)
+			got, err := fetch(ctx, src, p.Asked[c.Selector], c, step)
 			if err == nil {
 				got.Chunk = i
 				err = b.keep(f, got)
