@@ -263,6 +263,9 @@ const (
 
 // summary is what went wrong, and how often what was decided.
 func (r backtestResult) summary(u *ui) {
+	for _, w := range r.Warnings {
+		u.Printf("warning: %s\n", w)
+	}
 	for _, p := range r.Problems {
 		u.Printf("problem: %s\n", p)
 	}
