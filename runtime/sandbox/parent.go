@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -27,42 +29,20 @@ type worker struct {
 	limits  Limits
 	cmd     *exec.Cmd
 	in, out *os.File
+	frames  *bufio.Reader // of out
 	shared  *sharedPage
 	words   tail
-	frames  chan received
-	quit    chan struct{} // closed by Close: nobody receives frames any more
 	gone    chan struct{} // closed when the process has ended; then waitErr is set
 	waitErr error
 	closing sync.Once
-	dead    bool
+	dead    atomic.Bool
 
 	vocab Vocabulary        // that the worker knows
 	told  bool              // it knows one
 	texts map[string]string // every file that was handed out, for the life of the worker
 }
 
-type received struct {
-	m   wire.FromWorker
-	err error
-}
-
 var _ Worker = (*worker)(nil)
-
-// read passes on what the worker sends, until it cannot be understood any more.
-func (w *worker) read() {
-	for {
-		var r received
-		r.err = wire.Read(w.out, &r.m)
-		select {
-		case w.frames <- r:
-		case <-w.quit:
-			return
-		}
-		if r.err != nil {
-			return
-		}
-	}
-}
 
 // errUnsendable is about the engine's own message: the worker has not seen any of it.
 var errUnsendable = errors.New("a message to the worker cannot be sent")
@@ -80,7 +60,7 @@ func (w *worker) send(m wire.ToWorker) error {
 
 // kill ends the process. A process that was waited for is left alone: its number may be another's by now.
 func (w *worker) kill() {
-	w.dead = true
+	w.dead.Store(true)
 	select {
 	case <-w.gone:
 	default:
@@ -95,14 +75,13 @@ func (w *worker) Dead() bool {
 	case <-w.gone:
 		return true
 	default:
-		return w.dead
+		return w.dead.Load()
 	}
 }
 
 // Close implements Worker.
 func (w *worker) Close() {
 	w.closing.Do(func() {
-		close(w.quit)
 		w.kill()
 		w.release()
 	})
@@ -116,7 +95,7 @@ func (w *worker) release() {
 
 // end says how a worker ended that has closed its pipe.
 func (w *worker) end() end {
-	w.dead = true
+	w.dead.Store(true)
 	select {
 	case <-w.gone:
 	case <-time.After(2 * time.Second):
@@ -185,6 +164,7 @@ type run struct {
 	vocab  Vocabulary
 	src    Source
 	caller kit.Caller
+	guard  *watchdog
 
 	read    map[string]bool // files of this run
 	paths   []string        // the same, in order: what the worker's page refers to
@@ -216,13 +196,14 @@ func (r *run) run(ctx context.Context, m wire.Run) (done wire.Done, err error) {
 		r.w.told = false
 	}
 	r.w.shared.reset()
+	r.guard = r.w.guard(ctx)
+	defer r.guard.stop()
 	if err := r.answer(wire.ToWorker{Run: &m}); err != nil {
 		return done, err
 	}
 	r.w.vocab, r.w.told = r.vocab, true
-	var clock stopwatch
 	for {
-		f, err := r.next(ctx, &clock)
+		f, err := r.next()
 		if err != nil {
 			return done, r.instead(err)
 		}
@@ -252,41 +233,15 @@ func (r *run) instead(err error) error {
 	return err
 }
 
-// stopwatch adds up the time that the script itself has used.
-type stopwatch struct{ used time.Duration }
-
-// next waits for the worker within its limits. Only this wait counts against its time.
-func (r *run) next(ctx context.Context, clock *stopwatch) (wire.FromWorker, error) {
-	w := r.w
-	began := time.Now()                                //nolint:forbidigo // a stopwatch, not a date
-	defer func() { clock.used += time.Since(began) }() //nolint:forbidigo // a stopwatch, not a date
-	over := time.NewTimer(w.limits.Time - clock.used)
-	defer over.Stop()
-	look := time.NewTicker(min(w.limits.stall()/4, 250*time.Millisecond))
-	defer look.Stop()
-	pid := w.cmd.Process.Pid
-	beats, used := w.shared.beats.Load(), cpuTime(pid)
-	for {
-		select {
-		case f := <-w.frames:
-			if f.err != nil {
-				return f.m, r.lost(f.err)
-			}
-			return f.m, nil
-		case <-over.C:
-			return wire.FromWorker{}, r.kill(overTime(w.limits.Time))
-		case <-look.C:
-			// CPU time, not the clock: a worker that a busy machine keeps waiting is not stuck.
-			if n := w.shared.beats.Load(); n != beats {
-				beats, used = n, cpuTime(pid)
-			} else if cpuTime(pid)-used > w.limits.stall() {
-				return wire.FromWorker{}, r.kill(overStall(w.limits))
-			}
-		case <-ctx.Done():
-			p := problem.Wrap(problem.Interrupted, ctx.Err(), "the evaluation was cut short")
-			return wire.FromWorker{}, r.kill(fail(ctx, p))
-		}
+// next waits for the worker. Only this wait counts against the worker's time.
+func (r *run) next() (m wire.FromWorker, err error) {
+	r.guard.began()
+	err = wire.Read(r.w.frames, &m)
+	r.guard.ended()
+	if err != nil {
+		return m, r.lost(err)
 	}
+	return m, nil
 }
 
 // fail gives a problem the code of what ended its context, if something did.
@@ -300,17 +255,16 @@ func fail(ctx context.Context, p *problem.Problem) *problem.Problem {
 	return p
 }
 
-// kill ends the worker at once and gives the reason the place where the worker was.
-func (r *run) kill(p *problem.Problem) error {
-	at := r.known(r.w.shared.pos(r.paths))
-	r.w.kill()
-	return p.At(at)
-}
+// here is the place where the worker was last.
+func (r *run) here() value.Pos { return r.known(r.w.shared.pos(r.paths)) }
 
 // lost says why the worker cannot be heard any more.
 func (r *run) lost(err error) error {
+	if why := r.guard.stop(); why != nil {
+		return why.At(r.here())
+	}
 	if isEnd(err) {
-		return r.w.end().problem(r.w.limits, r.known(r.w.shared.pos(r.paths)))
+		return r.w.end().problem(r.w.limits, r.here())
 	}
 	return r.refuse("%v", err)
 }
@@ -319,7 +273,9 @@ func (r *run) lost(err error) error {
 func (r *run) refuse(format string, args ...any) error {
 	p := problem.New(problem.Sandbox, "the worker cannot be trusted: "+format, args...)
 	p.Message = clean(p.Message, 500)
-	return r.kill(p)
+	at := r.here()
+	r.w.kill()
+	return p.At(at)
 }
 
 // load hands out the text of a file.

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -49,8 +50,8 @@ func (s Spawner) start(ctx context.Context) (*worker, error) {
 		return nil, errors.Join(err, childIn.Close(), in.Close(), out.Close(), childOut.Close())
 	}
 	w := &worker{
-		limits: s.Limits.withDefaults(), in: in, out: out, shared: shared,
-		frames: make(chan received), quit: make(chan struct{}), gone: make(chan struct{}), texts: map[string]string{},
+		limits: s.Limits.withDefaults(), in: in, out: out, frames: bufio.NewReader(out), shared: shared,
+		gone: make(chan struct{}), texts: map[string]string{},
 	}
 	exe, args := s.Exe, s.Args
 	if exe == "" {
@@ -88,7 +89,6 @@ func (s Spawner) start(ctx context.Context) (*worker, error) {
 		w.release()
 		return nil, err
 	}
-	go w.read()
 	if err := w.hello(ctx); err != nil {
 		w.Close()
 		return nil, err
@@ -102,24 +102,22 @@ func (w *worker) hello(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	late := time.NewTimer(startTime)
-	defer late.Stop()
-	select {
-	case r := <-w.frames:
-		switch {
-		case r.err != nil:
-			return errors.New(strings.TrimSpace("it ended at once: " + w.end().words))
-		case r.m.Ready == nil:
-			return errors.New("it is not a worker")
-		case r.m.Ready.Error != "":
-			return fmt.Errorf("a limit cannot be set: %s", clean(r.m.Ready.Error, 300))
-		}
-		return nil
-	case <-late.C:
-		return fmt.Errorf("it did not answer within %s", startTime)
-	case <-ctx.Done():
-		return ctx.Err()
+	starting, cancel := context.WithTimeoutCause(ctx, startTime, fmt.Errorf("it did not answer within %s", startTime))
+	defer cancel()
+	defer context.AfterFunc(starting, w.kill)() // then the pipe ends
+	var m wire.FromWorker
+	err = wire.Read(w.frames, &m)
+	switch {
+	case starting.Err() != nil:
+		return context.Cause(starting)
+	case err != nil:
+		return errors.New(strings.TrimSpace("it ended at once: " + w.end().words))
+	case m.Ready == nil:
+		return errors.New("it is not a worker")
+	case m.Ready.Error != "":
+		return fmt.Errorf("a limit cannot be set: %s", clean(m.Ready.Error, 300))
 	}
+	return nil
 }
 
 // onOwnThread runs f on an operating system thread that lives as long as f and is not the main one: the kernel ends a

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"os"
@@ -39,9 +40,9 @@ func ServeWorker() int {
 	if in == nil || out == nil {
 		return exitBad
 	}
-	w := &served{out: out, frames: make(chan wire.ToWorker)}
-	var first wire.ToWorker
-	if err := wire.Read(in, &first); err != nil || first.Hello == nil {
+	w := &served{in: bufio.NewReader(in), out: out}
+	first := w.next()
+	if first.Hello == nil {
 		return exitBad
 	}
 	w.hello = *first.Hello
@@ -53,8 +54,8 @@ func ServeWorker() int {
 	if w.send(wire.FromWorker{Ready: &wire.Ready{}}) != nil {
 		return exitBad
 	}
-	go w.read(in)
-	for m := range w.frames {
+	for {
+		m := w.next()
 		if m.Run == nil || m.Run.Vocabulary == nil && w.vocab == nil {
 			return exitBad
 		}
@@ -65,18 +66,17 @@ func ServeWorker() int {
 			return exitBad
 		}
 	}
-	return exitDone
 }
 
 // served is the worker's side of the pipes.
 type served struct {
-	hello  wire.Hello
-	out    *os.File
-	frames chan wire.ToWorker
-	vocab  *wire.Vocabulary
-	page   *page
-	base   uint64 // bytes of heap before any script
-	busy   atomic.Bool
+	hello wire.Hello
+	in    *bufio.Reader
+	out   *os.File
+	vocab *wire.Vocabulary
+	page  *page
+	base  uint64 // bytes of heap before any script
+	busy  atomic.Bool
 }
 
 // confine sets every limit of the process. It runs before any script is read.
@@ -118,19 +118,16 @@ func (w *served) watch() {
 // quit ends the process at once: a script may be inside of a builtin, and nothing else stops that.
 func quit(code int) { os.Exit(code) } //nolint:forbidigo // see above
 
-// read passes frames on. When the engine is gone there is nothing left to do, in whatever the script is.
-func (w *served) read(in io.Reader) {
-	for {
-		var m wire.ToWorker
-		err := wire.Read(in, &m)
-		switch {
-		case errors.Is(err, io.EOF):
-			quit(exitDone)
-		case err != nil:
-			quit(exitBad)
-		}
-		w.frames <- m
+// next waits for the engine. When it is gone there is nothing left to do; while a script runs the system (Linux) or the limits see to that.
+func (w *served) next() (m wire.ToWorker) {
+	err := wire.Read(w.in, &m)
+	switch {
+	case errors.Is(err, io.EOF):
+		quit(exitDone)
+	case err != nil:
+		quit(exitBad)
 	}
+	return m
 }
 
 func (w *served) send(m wire.FromWorker) error { return wire.Write(w.out, m) }
@@ -175,7 +172,7 @@ func (w *served) load(path string, pos value.Pos) (string, error) {
 	if err := w.send(wire.FromWorker{Load: &wire.Load{Path: path, Pos: pos}}); err != nil {
 		return "", err
 	}
-	m := <-w.frames
+	m := w.next()
 	if m.Source == nil {
 		quit(exitBad)
 	}
@@ -190,7 +187,7 @@ func (w *served) call(c wire.Call) (value.Value, error) {
 	if err := w.send(wire.FromWorker{Call: &c}); err != nil {
 		return nil, problem.New(problem.Limit, "%s.%s: the arguments are too large: %v", c.Family, c.Function, err).At(c.Pos)
 	}
-	m := <-w.frames
+	m := w.next()
 	if m.Answer == nil {
 		quit(exitBad)
 	}
