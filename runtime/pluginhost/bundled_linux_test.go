@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -235,12 +236,12 @@ func TestExecPlan(t *testing.T) {
 	}
 }
 
-func TestExternalPluginIsDescribedOnce(t *testing.T) {
+// A locked plugin is not started to be described, and is started only as it was locked.
+func TestLockedPlugin(t *testing.T) {
 	t.Parallel()
-	dir, cache := t.TempDir(), t.TempDir()
-	log := filepath.Join(dir, "starts")
-	script := filepath.Join(dir, "plugin")
-	write := func(more string) {
+	dir := t.TempDir()
+	log, script := filepath.Join(dir, "starts"), filepath.Join(dir, "plugin")
+	write := func(more string) string {
 		text := "#!/bin/sh\necho start >>" + log + "\n" + more + "exec " + os.Args[0] + " plugin serve good\n"
 		if err := os.WriteFile(script+".new", []byte(text), 0o700); err != nil {
 			t.Fatal(err)
@@ -248,51 +249,56 @@ func TestExternalPluginIsDescribedOnce(t *testing.T) {
 		if err := os.Rename(script+".new", script); err != nil {
 			t.Fatal(err)
 		}
+		sum, err := pluginhost.Hash(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sum
 	}
-	write("")
 	starts := func() int {
 		data, _ := os.ReadFile(log)
 		return strings.Count(string(data), "\n")
 	}
-	describe := func(want int) {
-		t.Helper()
-		h, err := pluginhost.New(pluginhost.Config{RunDir: dir, CacheDir: cache, External: map[string]pluginhost.External{"good": {Path: script}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer h.Close()
-		m, err := h.Manifest(t.Context(), "good")
-		if err != nil {
-			t.Fatal(err)
-		}
-		fresh, err := good().Manifest()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d := cmp.Diff(fresh, m); d != "" {
-			t.Error(d)
-		}
-		if n := starts(); n != want {
-			t.Errorf("%d starts, want %d", n, want)
-		}
-	}
-	describe(1)
-	describe(1)
-	write("# changed\n")
-	describe(2)
-	files, _ := filepath.Glob(filepath.Join(cache, "manifest-*"))
-	if len(files) != 1 {
-		t.Fatal(files)
-	}
-	data, err := os.ReadFile(files[0])
+	sum := write("")
+	m, err := good().Manifest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	data[len(data)-1] ^= 1
-	if err := os.WriteFile(files[0], data, 0o600); err != nil {
-		t.Fatal(err)
+	other := m
+	other.Functions = slices.Clone(m.Functions)
+	other.Functions[0].Kind = sdk.Action
+	for _, c := range []struct {
+		name  string
+		lock  pluginhost.External
+		write func()
+		want  string // "" works
+		began int
+	}{
+		{"as locked", pluginhost.External{Path: script, SHA256: sum, Manifest: &m}, nil, "", 1},
+		{"it says something else of itself", pluginhost.External{Path: script, SHA256: sum, Manifest: &other}, nil, "does not describe itself as it did when it was locked", 2},
+		{"another file", pluginhost.External{Path: script, SHA256: sum, Manifest: &m}, func() { write("# changed\n") }, "is not the file that runbook.lock was made for", 2},
+		{"no file", pluginhost.External{Path: script, SHA256: sum, Manifest: &m}, func() { _ = os.Remove(script) }, "there is no such file", 2},
+		{"no regular file", pluginhost.External{Path: dir, SHA256: sum, Manifest: &m}, nil, "not a regular file", 2},
+	} {
+		if c.write != nil {
+			c.write()
+		}
+		h, err := pluginhost.New(pluginhost.Config{RunDir: t.TempDir(), External: map[string]pluginhost.External{"good": c.lock}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := h.Manifest(t.Context(), "good"); err != nil || cmp.Diff(*c.lock.Manifest, got) != "" {
+			t.Errorf("%s: manifest %v %v", c.name, got, err)
+		}
+		err = h.Ready(t.Context(), conn("good", args("token", value.String("hush-hush"))))
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
+		}
+		h.Close()
+		if n := starts(); n != c.began {
+			t.Errorf("%s: %d starts, want %d", c.name, n, c.began)
+		}
 	}
-	describe(3) // a damaged cache is not used
 }
 
 func TestFamilies(t *testing.T) {

@@ -28,8 +28,6 @@ type Config struct {
 	// RunDir is where sockets live, one directory a host process; what dead ones left is removed. It may be long or on a
 	// file system without sockets' limits in mind: a short private directory is used instead then.
 	RunDir string
-	// CacheDir keeps the manifests of external plugins. "": none are kept.
-	CacheDir string
 	// Env is added to what a plugin process sees. Nothing of this process's own environment is.
 	Env []string
 	// StartTimeout bounds starting, describing and configuring a plugin. Default 10s.
@@ -40,6 +38,10 @@ type Config struct {
 type External struct {
 	Path string
 	Args []string
+	// SHA256 is what its file must have, in hex. "": whatever is there is started, which is for making a lock.
+	SHA256 string
+	// Manifest is what it must say about itself. nil: it is asked.
+	Manifest *sdk.Manifest
 }
 
 // The bounds on what a plugin may take.

@@ -21,7 +21,10 @@ import (
 
 // explainStart says why a plugin did not start, from what was seen and not from what is usually the cause.
 func (p *process) explainStart(err error) error {
-	path, _, _ := p.host.command(p.name)
+	path := p.host.config.Exe
+	if e, ok := p.host.config.External[p.name]; ok {
+		path = e.Path
+	}
 	fail := func(code problem.Code, format string, args ...any) *problem.Problem {
 		msg := fmt.Sprintf("plugin %s (%s): ", p.name, path) + fmt.Sprintf(format, args...)
 		return problem.New(code, "%s", p.secret.text(msg)).WithDetail(p.lastWords()...)
@@ -35,8 +38,7 @@ func (p *process) explainStart(err error) error {
 	if g == nil || startErr != nil {
 		switch {
 		case errors.Is(err, os.ErrNotExist):
-			return fail(problem.PluginMissing, "there is no such file, or the interpreter it names is missing").
-				WithHint("install the plugin, or correct its path in project.star")
+			return missing(p.name, path)
 		case errors.Is(err, os.ErrPermission):
 			return fail(problem.PluginFailed, "it may not be executed by this user").WithHint("chmod +x %s", path)
 		case errors.Is(err, syscall.ENOEXEC):

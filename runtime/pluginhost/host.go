@@ -23,7 +23,7 @@ type Connection struct {
 
 // Host starts each connection's plugin at its first use and ends all of them in Close.
 type Host interface {
-	// Manifest describes a plugin, from the cache if the binary is unchanged.
+	// Manifest describes a plugin, without starting it if it is bundled or locked.
 	Manifest(ctx context.Context, plugin string) (sdk.Manifest, error)
 	Query(ctx context.Context, c Connection, function string, args value.Dict) (value.Value, error)
 	// Execute begins an action and returns once the plugin has said Started or ended without it. An error means that the

@@ -211,7 +211,7 @@ func TestStartFailures(t *testing.T) {
 		{h, "chatty", problem.PluginFailed, []string{`printed "WARNING: config file not found"`, "standard error"}},
 		{h, "quits", problem.PluginFailed, []string{"exit status 3", "cannot read /etc/quits.conf"}},
 		{h, "panics", problem.PluginFailed, []string{"exit status 2", "panic: no licence"}},
-		{h, "renamed", problem.PluginFailed, []string{"describes itself differently"}},
+		{h, "renamed", problem.PluginFailed, []string{"does not describe itself as it did"}},
 		{h, "godo", problem.PluginMissing, []string{`did you mean "good"`}},
 		{ext, "text", problem.PluginFailed, []string{"not a program for this machine"}},
 		{ext, "locked", problem.PluginFailed, []string{"may not be executed", "chmod"}},

@@ -1,26 +1,17 @@
 package pluginhost
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
-	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
 )
 
-// Manifest implements Host. A bundled plugin's is known; an external one is started only if its file changed.
+// Manifest implements Host. That of a bundled or a locked plugin is known; another one is started to ask it.
 func (h *Plugins) Manifest(ctx context.Context, name string) (sdk.Manifest, error) {
 	if m, ok := h.bundled[name]; ok {
 		return m, nil
@@ -35,18 +26,11 @@ func (h *Plugins) Manifest(ctx context.Context, name string) (sdk.Manifest, erro
 	if !known {
 		return sdk.Manifest{}, h.unknown(name)
 	}
-	id, idErr := identity(ext)
-	if idErr == nil {
-		m, ok = h.cached(name, id)
-	}
-	if !ok {
-		var err error
-		if m, err = h.describe(ctx, name); err != nil {
-			return sdk.Manifest{}, err
-		}
-		if idErr == nil {
-			h.cache(name, id, m)
-		}
+	var err error
+	if ext.Manifest != nil {
+		m = *ext.Manifest
+	} else if m, err = h.describe(ctx, name); err != nil {
+		return sdk.Manifest{}, err
 	}
 	if err := CheckManifest(name, m); err != nil {
 		return sdk.Manifest{}, err
@@ -68,80 +52,6 @@ func (h *Plugins) describe(ctx context.Context, name string) (sdk.Manifest, erro
 		return sdk.Manifest{}, problem.Wrap(problem.PluginTimeout, ctx.Err(), "plugin %s: describe", name)
 	}
 	return p.manifest, p.startErr
-}
-
-// The cache holds one file a plugin: the identity of its program, then the manifest. It is read as what it is, a file that
-// anything may have happened to: whatever does not fit is not used.
-
-func (h *Plugins) cacheFile(name string) string {
-	sum := sha256.Sum256([]byte(name))
-	return filepath.Join(h.config.CacheDir, "manifest-"+hex.EncodeToString(sum[:8]))
-}
-
-func (h *Plugins) cached(name, id string) (sdk.Manifest, bool) {
-	if h.config.CacheDir == "" {
-		return sdk.Manifest{}, false
-	}
-	data, err := os.ReadFile(h.cacheFile(name))
-	if err != nil {
-		return sdk.Manifest{}, false
-	}
-	size := len(header(id, nil))
-	if len(data) < size || !bytes.Equal(data[:size], header(id, data[size:])) {
-		return sdk.Manifest{}, false
-	}
-	body := data[size:]
-	var pm pluginpb.Manifest
-	if err := proto.Unmarshal(body, &pm); err != nil {
-		return sdk.Manifest{}, false
-	}
-	m, err := sdk.DecodeManifest(&pm)
-	return m, err == nil
-}
-
-// cache keeps a manifest. That it could not be kept costs a start the next time and nothing else.
-func (h *Plugins) cache(name, id string, m sdk.Manifest) {
-	if h.config.CacheDir == "" {
-		return
-	}
-	pm, err := sdk.EncodeManifest(m)
-	if err != nil {
-		return
-	}
-	body, err := proto.Marshal(pm)
-	if err != nil {
-		return
-	}
-	_ = os.MkdirAll(h.config.CacheDir, 0o700)
-	tmp, err := os.CreateTemp(h.config.CacheDir, "new-")
-	if err != nil {
-		return
-	}
-	_, err = tmp.Write(append(header(id, body), body...))
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), h.cacheFile(name))
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
-	}
-}
-
-func header(id string, body []byte) []byte {
-	sum := sha256.Sum256(body)
-	return []byte(id + "\n" + hex.EncodeToString(sum[:]) + "\n")
-}
-
-// identity names the very file that would be executed, as it is now, and what it is given.
-func identity(e External) (string, error) {
-	path, err := filepath.EvalSymlinks(e.Path)
-	if err != nil {
-		return "", err
-	}
-	st, err := os.Stat(path)
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("v1 %q %q %d %d %s", path, e.Args, st.Size(), st.ModTime().UnixNano(), statIdentity(st)), nil
 }
 
 var (

@@ -73,10 +73,11 @@ func errClosed() error { return problem.New(problem.Internal, "the plugin host i
 
 // launch starts the process and waits for the handshake.
 func (p *process) launch() error {
-	path, args, err := p.host.command(p.name)
+	prog, err := p.host.program(p.name)
 	if err != nil {
 		return err
 	}
+	defer func() { _ = prog.file.Close() }() // of no file it is an error, and nothing else
 	dir, err := p.host.runDirPath()
 	if err != nil {
 		return problem.Wrap(problem.PluginFailed, err, "plugin %s: prepare a directory for its socket", p.name)
@@ -86,7 +87,7 @@ func (p *process) launch() error {
 		Plugins:          goplugin.PluginSet{sdk.ServiceName: clientPlugin{}},
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
-			g, err := newGroup(path, args, append(cmd.Env, p.host.config.Env...))
+			g, err := newGroup(prog, append(cmd.Env, p.host.config.Env...))
 			if err != nil {
 				return nil, err
 			}
@@ -157,8 +158,8 @@ func (p *process) introduce(ctx context.Context) error {
 			return problem.Wrap(problem.Internal, err, "plugin %s: its manifest", p.name)
 		}
 		if !proto.Equal(want, d.GetManifest()) {
-			return problem.New(problem.PluginFailed, "plugin %s changed while this program ran: it describes itself differently", p.name).
-				WithHint("run again, so that everything is checked against the new plugin")
+			return problem.New(problem.PluginFailed, "plugin %s does not describe itself as it did when it was locked, or when this program began", p.name).
+				WithHint("a plugin's description must be the same each time: tell its author; if it is new: runbook plugin lock")
 		}
 	}
 	if p.config == nil {
@@ -253,17 +254,6 @@ func (clientPlugin) GRPCServer(*goplugin.GRPCBroker, *grpc.Server) error {
 // GRPCClient implements goplugin.GRPCPlugin.
 func (clientPlugin) GRPCClient(_ context.Context, _ *goplugin.GRPCBroker, c *grpc.ClientConn) (any, error) {
 	return pluginpb.NewPluginClient(c), nil
-}
-
-// command is how a plugin is started.
-func (h *Plugins) command(name string) (string, []string, error) {
-	if _, ok := h.bundled[name]; ok {
-		return h.config.Exe, []string{"plugin", "serve", name}, nil
-	}
-	if e, ok := h.config.External[name]; ok {
-		return e.Path, e.Args, nil
-	}
-	return "", nil, h.unknown(name)
 }
 
 func (h *Plugins) unknown(name string) error {

@@ -38,7 +38,7 @@ type group struct {
 	killed   bool // by us, before it ended by itself
 }
 
-func newGroup(path string, args, env []string) (*group, error) {
+func newGroup(pr program, env []string) (*group, error) {
 	g := &group{done: make(chan struct{})}
 	in, lifeline, err := os.Pipe()
 	if err != nil {
@@ -58,8 +58,11 @@ func newGroup(path string, args, env []string) (*group, error) {
 	}
 	g.ends, g.stderr = append(g.ends, errW), newPipe(errR)
 	g.cmd = &exec.Cmd{
-		Path: path, Args: append([]string{path}, args...), Dir: string(os.PathSeparator), Stdin: in, Stdout: outW, Stderr: errW,
+		Path: pr.path, Args: append([]string{pr.name}, pr.args...), Dir: string(os.PathSeparator), Stdin: in, Stdout: outW, Stderr: errW,
 		Env: append(env, sdk.EnvLifeline+"=1", sdk.EnvHost+"="+strconv.Itoa(os.Getpid())),
+	}
+	if pr.file != nil {
+		g.cmd.ExtraFiles = []*os.File{pr.file}
 	}
 	return g, nil
 }

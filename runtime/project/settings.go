@@ -32,6 +32,7 @@ type Settings struct {
 	Metrics      Connection
 	Alerts       []Connection // the Alertmanagers
 	Topology     Topology
+	Plugins      []Plugin // that are not part of this program
 	Connections  []Connection
 	Policy       guard.Policy // Mode is a ceiling
 	Notify       []Webhook
@@ -45,6 +46,13 @@ type Settings struct {
 
 	// Env reads the environment for secret.env. Whoever starts the engine sets it; without it no such secret can be read.
 	Env func(name string) (string, bool)
+}
+
+// Plugin is a plugin that is a program of its own.
+type Plugin struct {
+	Name string
+	Path string // absolute
+	Pos  value.Pos
 }
 
 // Webhook is a notification route.
@@ -135,6 +143,9 @@ func decodeSettings(root string, m sandbox.Module) (*Settings, error) {
 	if f.has("heartbeat_url") {
 		s.HeartbeatURL = f.url("heartbeat_url")
 	}
+	for _, r := range f.records("plugins") {
+		s.Plugins = append(s.Plugins, d.plugin(r, root, s.Plugins))
+	}
 	for _, r := range f.records("notify") {
 		s.Notify = append(s.Notify, d.webhook(r))
 	}
@@ -142,6 +153,21 @@ func decodeSettings(root string, m sandbox.Module) (*Settings, error) {
 		return nil, d.err
 	}
 	return s, nil
+}
+
+func (d *decoder) plugin(r *value.Record, root string, others []Plugin) Plugin {
+	f := d.record(r)
+	p := Plugin{Pos: r.Pos}
+	if d.err != nil {
+		return p
+	}
+	p.Name, p.Path = f.words("name"), f.path("path", root)
+	for _, o := range others {
+		if o.Name == p.Name {
+			f.fail("name", "is %q, as of another plugin at %s", p.Name, o.Pos)
+		}
+	}
+	return p
 }
 
 func (d *decoder) webhook(r *value.Record) Webhook {

@@ -58,7 +58,7 @@ func declaration(v sandbox.Vocabulary) func(name string) (kit.Function, bool) {
 func Families() []kit.Family {
 	return []kit.Family{
 		{Doc: "The settings of a project, in project.star at its root.", Functions: []kit.Function{
-			projectFn(), connectionFn(), policyFn(), rateFn(), weeklyFn(), onceFn(), protectFn(), webhookFn(), limitsFn(),
+			projectFn(), connectionFn(), pluginFn(), policyFn(), rateFn(), weeklyFn(), onceFn(), protectFn(), webhookFn(), limitsFn(),
 		}},
 		{Name: "secret", Doc: "Secrets by reference: the value is read when it is needed, and is never written down.", Functions: []kit.Function{
 			{
@@ -82,6 +82,7 @@ func projectFn() kit.Function {
 			{Name: "metrics", Type: kit.Any, Record: []string{"connection"}, Required: true, Doc: `where metrics are read: connection("prometheus", config = {"url": ...})`},
 			{Name: "alerts", Type: kit.List, Record: []string{"connection"}, Doc: `where alerts are read: [connection("alertmanager", config = {"url": ...}), ...], of which each has a part or all; none if not given`},
 			{Name: "state", Type: kit.StringT, Default: value.String("state"), Doc: "the state directory, from the project root if it is not absolute; made by runbook init"},
+			{Name: "plugins", Type: kit.List, Record: []string{"plugin"}, Doc: "plugins that are not part of this program, each locked by runbook plugin lock; none if not given"},
 			{Name: "connections", Type: kit.List, Record: []string{"connection"}, Doc: "where plugins act; none if not given, and then nothing can act"},
 			{Name: "policy", Type: kit.Any, Record: []string{"policy"}, Doc: "the limits of every runbook; the ones that ship if not given"},
 			{Name: "notify", Type: kit.List, Record: []string{"webhook"}, Doc: "who is called when a person is needed; nobody if not given, and then notices wait in runbook status"},
@@ -105,6 +106,17 @@ func connectionFn() kit.Function {
 			{Name: "name", Type: kit.StringT, Doc: "name of the connection, unique in the project; the plugin's if not given"},
 			{Name: "match", Type: kit.Labels, Doc: "the labels that a target must have, all of them; required, except for metrics and alerts"},
 			{Name: "config", Type: kit.Dict, Doc: "the plugin's settings; the plugin's defaults if not given"},
+		},
+	}
+}
+
+func pluginFn() kit.Function {
+	return kit.Function{
+		Name: "plugin", Kind: kit.Declare, Positional: 1,
+		Doc: "A plugin that is a program of its own. It is started only while its file is the one that runbook.lock names.",
+		Params: []kit.Param{
+			{Name: "name", Type: kit.StringT, Required: true, Doc: "what the plugin calls itself"},
+			{Name: "path", Type: kit.StringT, Required: true, Doc: "its file, from the project root if it is not absolute: a program, or a script that names its interpreter"},
 		},
 	}
 }

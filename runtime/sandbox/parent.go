@@ -197,7 +197,7 @@ func (r *run) run(ctx context.Context, m wire.Run) (done wire.Done, err error) {
 	}
 	r.w.shared.reset()
 	r.guard = r.w.guard(ctx)
-	defer r.guard.stop()
+	defer func() { _ = r.guard.stop() }()
 	if err := r.answer(wire.ToWorker{Run: &m}); err != nil {
 		return done, err
 	}

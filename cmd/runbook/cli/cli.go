@@ -42,6 +42,7 @@ func commands() []spec {
 		declineCommand(),
 		resolveCommand(),
 		doctorCommand(),
+		pluginCommand(),
 		backupCommand(),
 		restoreCommand(),
 		clockCommand(),

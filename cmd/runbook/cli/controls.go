@@ -39,7 +39,7 @@ func (c *call) selector(ctx context.Context) (control.Selector, error) {
 		return s, err
 	}
 	if s.Action != "" {
-		if err := knownAction(s.Action); err != nil {
+		if err := c.knownAction(ctx, s.Action); err != nil {
 			return s, err
 		}
 	}
@@ -72,10 +72,15 @@ func (c *call) labels() (map[string]string, error) {
 	return out, nil
 }
 
-func knownAction(name string) error {
+// knownAction says whether there is such an action: of the bundled plugins and, where the project can be read, of its own.
+func (c *call) knownAction(ctx context.Context, name string) error {
 	manifests, err := plugins.Manifests()
 	if err != nil {
 		return err
+	}
+	if o, err := c.openProject(ctx); err == nil {
+		manifests = o.manifests
+		o.close()
 	}
 	var known []string
 	for _, m := range manifests {

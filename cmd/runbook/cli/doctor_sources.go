@@ -62,7 +62,7 @@ func (d *doctorResult) runs(ctx context.Context, c *call, st store.Scanner) {
 
 // sources starts the plugin of each connection and asks each source something that it can always answer.
 func (d *doctorResult) sources(ctx context.Context, o *opened) {
-	host, err := pluginhost.New(pluginhost.Config{Exe: o.exe, RunDir: filepath.Join(o.settings.StateDir, "plugins"), Bundled: o.manifests})
+	host, err := o.host(filepath.Join(o.settings.StateDir, "plugins"))
 	if err != nil {
 		d.note(ctx, "plugins", "", err)
 		return

@@ -142,19 +142,26 @@ func formatFile(name string, write bool) (changed bool, err error) {
 	if !write {
 		return true, nil
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".fmt-")
-	if err != nil {
+	if err := replaceFile(name, out, info.Mode().Perm()); err != nil {
 		return false, problem.Wrap(problem.Usage, err, "write %s", name)
 	}
-	_, err = f.Write(out)
-	if err = errors.Join(err, f.Chmod(info.Mode().Perm()), f.Sync(), f.Close()); err == nil {
+	return true, nil
+}
+
+// replaceFile writes a file as a whole or not at all.
+func replaceFile(name string, text []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(name), ".new-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), name)
 	}
 	if err != nil {
 		_ = os.Remove(f.Name())
-		return false, problem.Wrap(problem.Usage, err, "write %s", name)
 	}
-	return true, nil
+	return err
 }
 
 func (r fmtResult) text(u *ui) {

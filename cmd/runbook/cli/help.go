@@ -20,8 +20,7 @@ func helpFor(cmds []spec, l line) string {
 
 func helpRoot(cmds []spec) string {
 	var b strings.Builder
-	b.WriteString("runbook carries out standard operating procedures, and says why it did or did not act.\n")
-	b.WriteString("usage: runbook COMMAND [flags] [arguments]\n")
+	b.WriteString("usage: runbook COMMAND [flags] [arguments]: carry out operating procedures, and say why, or why not\n")
 	for _, g := range groups {
 		var rows [][2]string
 		for _, s := range cmds {

@@ -34,7 +34,7 @@ func TestHintsNameCommands(t *testing.T) {
 			subs[s.name][sub.name] = true
 		}
 	}
-	known["plugin"] = true // `runbook plugin serve NAME` is for the program itself
+	subs["plugin"]["serve"] = true // `runbook plugin serve NAME` is for the program itself
 	seen := 0
 	check := func(where, text string) {
 		for _, form := range named {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/seed1de3961f/runbook/builtins"
@@ -31,15 +32,35 @@ import (
 type opened struct {
 	tree      *project.Tree
 	settings  *project.Settings
-	manifests []sdk.Manifest
+	manifests []sdk.Manifest                 // of all plugins
+	bundled   []sdk.Manifest                 // of those that are part of this program
+	external  map[string]pluginhost.External // the others, as they are locked
 	families  []kit.Family
 	exe       string
 	memory    *declared.Memory // of what files declare
 	worker    sandbox.Worker   // the one that read project.star, nil once it has been handed on
 }
 
-// openProject reads project.star.
+// openProject reads project.star, and knows the plugins that it names.
 func (c *call) openProject(ctx context.Context) (*opened, error) {
+	o, err := c.readProject(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return o.withPlugins()
+}
+
+// openTree is openProject of a tree of files.
+func (c *call) openTree(ctx context.Context, tree *project.Tree) (*opened, error) {
+	o, err := c.readTree(ctx, tree)
+	if err != nil {
+		return nil, err
+	}
+	return o.withPlugins()
+}
+
+// readProject reads project.star, for what needs no plugin.
+func (c *call) readProject(ctx context.Context) (*opened, error) {
 	root, err := project.Find(c.projectDir())
 	if err != nil {
 		return nil, err
@@ -48,11 +69,10 @@ func (c *call) openProject(ctx context.Context) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.openTree(ctx, tree)
+	return c.readTree(ctx, tree)
 }
 
-// openTree reads the project.star of a tree.
-func (c *call) openTree(ctx context.Context, tree *project.Tree) (*opened, error) {
+func (c *call) readTree(ctx context.Context, tree *project.Tree) (*opened, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, problem.Wrap(problem.Internal, err, "find this program's own file")
@@ -79,21 +99,69 @@ func (c *call) openTree(ctx context.Context, tree *project.Tree) (*opened, error
 	if o.settings.StateDir != likely {
 		o.memory = declared.Open(remembered(o.settings.StateDir), exe)
 	}
-	if o.manifests, err = plugins.Manifests(); err != nil {
-		o.close()
-		return nil, err
-	}
-	if err := o.settings.CheckConnections(o.manifest, names(o.manifests)); err != nil {
-		o.close()
-		return nil, err
-	}
-	generated, err := pluginhost.Families(o.manifests)
+	return o, nil
+}
+
+// withPlugins adds what is known of the plugins, without starting one. If that fails o is closed.
+func (o *opened) withPlugins() (*opened, error) {
+	err := o.addPlugins()
 	if err != nil {
 		o.close()
 		return nil, err
 	}
-	o.families = append(builtins.All(), generated...)
 	return o, nil
+}
+
+func (o *opened) addPlugins() (err error) {
+	if o.bundled, err = plugins.Manifests(); err != nil {
+		return err
+	}
+	o.manifests = slices.Clone(o.bundled)
+	if len(o.settings.Plugins) > 0 {
+		lock, err := readLock(o.tree)
+		if err != nil {
+			return err
+		}
+		o.external = map[string]pluginhost.External{}
+		for _, p := range o.settings.Plugins {
+			if err := checkPluginName(p, o.bundled); err != nil {
+				return err
+			}
+			locked, ok := lock[p.Name]
+			if !ok {
+				return pluginhost.Unlocked(p.Name).At(p.Pos)
+			}
+			o.external[p.Name] = pluginhost.External{Path: p.Path, SHA256: locked.SHA256, Manifest: &locked.Manifest}
+			o.manifests = append(o.manifests, locked.Manifest)
+		}
+	}
+	if err := o.settings.CheckConnections(o.manifest, names(o.manifests)); err != nil {
+		return err
+	}
+	generated, err := pluginhost.Families(o.manifests)
+	if err != nil {
+		return err
+	}
+	o.families = append(builtins.All(), generated...)
+	return nil
+}
+
+// checkPluginName refuses a plugin that would stand in the way of what runbooks know by that name.
+func checkPluginName(p project.Plugin, bundled []sdk.Manifest) error {
+	taken := names(bundled)
+	for _, f := range builtins.All() {
+		taken = append(taken, f.Name)
+	}
+	if slices.Contains(taken, p.Name) {
+		return problem.New(problem.Project, "plugin %q: runbooks know something else by that name", p.Name).At(p.Pos).
+			WithHint("a plugin cannot be called: %s", strings.Join(taken, ", "))
+	}
+	return nil
+}
+
+// host makes the host of the plugins, with its sockets in a directory.
+func (o *opened) host(runDir string) (*pluginhost.Plugins, error) {
+	return pluginhost.New(pluginhost.Config{Exe: o.exe, RunDir: runDir, Bundled: o.bundled, External: o.external})
 }
 
 // remembered is where it is kept what files declare.
@@ -121,7 +189,7 @@ func (c *call) openState(ctx context.Context) (control.State, error) {
 		return control.State{}, err
 	}
 	if dir == "" {
-		o, err := c.openProject(ctx)
+		o, err := c.readProject(ctx) // a plugin that is not there must not stand in the way of a person who looks, or stops
 		if err != nil {
 			return control.State{}, err
 		}

@@ -135,7 +135,7 @@ func (o *opened) live() (live engine.Live, done func(), err error) {
 	if err != nil {
 		return live, nil, err
 	}
-	host, err := pluginhost.New(pluginhost.Config{Exe: o.exe, RunDir: filepath.Join(o.settings.StateDir, "plugins"), Bundled: o.manifests})
+	host, err := o.host(filepath.Join(o.settings.StateDir, "plugins"))
 	if err != nil {
 		return live, nil, err
 	}

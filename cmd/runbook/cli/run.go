@@ -11,7 +11,6 @@ import (
 	"github.com/seed1de3961f/runbook/runtime/clock"
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/engine"
-	"github.com/seed1de3961f/runbook/runtime/pluginhost"
 	"github.com/seed1de3961f/runbook/runtime/process"
 	"github.com/seed1de3961f/runbook/runtime/tested"
 	"github.com/seed1de3961f/runbook/runtime/trace"
@@ -60,9 +59,7 @@ func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.
 		return nil, err
 	}
 	defer st.Close()
-	host, err := pluginhost.New(pluginhost.Config{
-		Exe: o.exe, RunDir: filepath.Join(state.Dir, "plugins"), CacheDir: filepath.Join(state.Dir, "cache"), Bundled: o.manifests,
-	})
+	host, err := o.host(filepath.Join(state.Dir, "plugins"))
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"runbook": func() { os.Exit(Main(os.Args[1:], mortal(noting(System())))) },
 		"waiter":  waiter,
+		"flags":   func() { flagsPlugin().Main() },
 	})
 }
 

@@ -44,6 +44,7 @@ const (
 	NoData           Code = "no-data"
 	MetricsSource    Code = "metrics-source"
 	PluginMissing    Code = "plugin-missing"
+	PluginChanged    Code = "plugin-changed"
 	PluginFailed     Code = "plugin-failed"
 	PluginTimeout    Code = "plugin-timeout"
 	NoConnection     Code = "no-connection"
@@ -97,6 +98,7 @@ func All() []Info {
 		{NoData, ExitFailed, "a query returned nothing that can be compared"},
 		{MetricsSource, ExitFailed, "the metrics source did not answer properly"},
 		{PluginMissing, ExitUsage, "a plugin is not known or not installed"},
+		{PluginChanged, ExitUsage, "a plugin is not the one that was locked"},
 		{PluginFailed, ExitFailed, "a plugin process failed"},
 		{PluginTimeout, ExitFailed, "a plugin did not answer in time"},
 		{NoConnection, ExitRefused, "no connection in project.star says where to act for this target"},
