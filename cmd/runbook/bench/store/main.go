@@ -255,8 +255,10 @@ func actions(root string, rounds int) error {
 	}
 	raw := float64(took[0])
 	fmt.Printf("| what | median | in appends | against SQLite |\n|---|---|---|---|\n")
-	for i, what := range []string{"one append of 400 bytes with fdatasync", "a full action in an open store: three synced commits, and the mark before the effect", "the same, the store opened for each transaction", "the same in SQLite, WAL, synchronous=FULL, open",
-		"what is left of it without this package: three batches of Pebble alone, and one line of another file"} {
+	for i, what := range []string{
+		"one append of 400 bytes with fdatasync", "a full action in an open store: three synced commits, and the mark before the effect", "the same, the store opened for each transaction", "the same in SQLite, WAL, synchronous=FULL, open",
+		"what is left of it without this package: three batches of Pebble alone, and one line of another file",
+	} {
 		fmt.Printf("| %s | %s | %.1f | %.2f |\n", what, us(took[i]), float64(took[i])/raw, float64(took[i])/float64(took[3]))
 	}
 	return nil
