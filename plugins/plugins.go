@@ -9,6 +9,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/exec"
 	"github.com/seed1de3961f/runbook/plugins/prometheus"
 	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/systemd"
 )
 
 // Plugin is a bundled plugin.
@@ -23,6 +24,7 @@ func All() []Plugin {
 		{"alertmanager", alertmanager.New},
 		{"exec", exec.New},
 		{"prometheus", prometheus.New},
+		{"systemd", systemd.New},
 	}
 }
 

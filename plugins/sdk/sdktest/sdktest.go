@@ -90,7 +90,7 @@ func (h *Harness) Act(a Action) Outcome {
 	h.check(err)
 	h.check(s.Send(&pluginpb.ExecuteInput{Input: &pluginpb.ExecuteInput_Request{Request: &pluginpb.ExecuteRequest{
 		Function: a.Function, Args: h.dict(a.Args), Key: a.Key, TimeoutNs: int64(a.Timeout),
-		Target: &pluginpb.Target{Key: a.Target.Key, Name: a.Target.Name, Labels: a.Target.Labels},
+		Target: target(a.Target),
 	}}}))
 	var out Outcome
 	for {
@@ -119,6 +119,24 @@ func (h *Harness) Act(a Action) Outcome {
 			return out
 		}
 	}
+}
+
+// Plan asks what an action would do.
+func (h *Harness) Plan(a Action) (*pluginpb.PlanResponse, error) {
+	h.t.Helper()
+	r, err := h.rpc.Plan(h.t.Context(), &pluginpb.PlanRequest{Function: a.Function, Args: h.dict(a.Args), Target: target(a.Target)})
+	return r, first(err, r.GetDiagnostics())
+}
+
+// Probe asks what became of an action.
+func (h *Harness) Probe(a Action, receipt []byte) (*pluginpb.ProbeResponse, error) {
+	h.t.Helper()
+	r, err := h.rpc.Probe(h.t.Context(), &pluginpb.ProbeRequest{Function: a.Function, Args: h.dict(a.Args), Target: target(a.Target), Key: a.Key, Receipt: receipt})
+	return r, first(err, r.GetDiagnostics())
+}
+
+func target(t sdk.Target) *pluginpb.Target {
+	return &pluginpb.Target{Key: t.Key, Name: t.Name, Labels: t.Labels}
 }
 
 func (h *Harness) dict(d value.Dict) *pluginpb.Dict {

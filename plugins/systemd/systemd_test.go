@@ -1,0 +1,93 @@
+package systemd_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
+	"github.com/seed1de3961f/runbook/plugins/sdk/sdktest"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/plugins/systemd"
+)
+
+func dict(pairs ...any) value.Dict {
+	var d value.Dict
+	for i := 0; i < len(pairs); i += 2 {
+		d = append(d, value.Entry{Key: value.String(pairs[i].(string)), Value: pairs[i+1].(value.Value)})
+	}
+	return d
+}
+
+func texts(list ...string) value.List {
+	var l value.List
+	for _, s := range list {
+		l = append(l, value.String(s))
+	}
+	return l
+}
+
+var target = sdk.Target{Key: "instance=w3", Name: "w3", Labels: map[string]string{"instance": "w3"}}
+
+func hintOf(err error) string {
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
+		return p.Hint
+	}
+	return ""
+}
+
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		config value.Dict
+		want   string // "" is accepted
+	}{
+		"nothing":     {nil, ""},
+		"patterns":    {dict("units", texts("nginx.service", "worker@*.service")), ""},
+		"no ending":   {dict("units", texts("nginx")), "is not the name or pattern of a unit"},
+		"bad pattern": {dict("units", texts("worker[.service")), "is not the name or pattern of a unit"},
+		"socket":      {dict("socket", value.String("run/systemd/private")), "is not an absolute path"},
+		"no keys":     {dict("host", value.String("db1")), "key and host_key are needed"},
+		"no host":     {dict("host_key", value.String("ssh-ed25519 AAAA")), "are for another machine"},
+		"bad key":     {dict("host", value.String("db1"), "key", value.String("x"), "host_key", value.String("x")), "it is not a private key"},
+		"timeout":     {dict("timeout", value.Duration(-1)), "it must be positive"},
+	} {
+		err := sdktest.New(t, systemd.New()).Configure(c.config)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// What is wrong with the name of a unit is said before anything is asked of systemd, and nothing is acted on that the connection does not list.
+func TestUnitsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	h := sdktest.New(t, systemd.New())
+	if err := h.Configure(dict("units", texts("worker@*.service", "nginx.service"), "socket", value.String("/nonexistent/socket"))); err != nil {
+		t.Fatal(err)
+	}
+	for unit, want := range map[string]string{
+		"ngnix.service":           `does not allow to act on ngnix.service (did you mean "nginx.service"?)`,
+		"nginx":                   "has no ending",
+		"worker@a/b.service":      "cannot be the name of a unit",
+		"worker@1.service.d.conf": "cannot be the name of a unit",
+		"":                        "cannot be the name of a unit",
+		"ssh.service":             "does not allow to act on",
+		"worker@1.service":        "there is no such socket", // this one would be
+	} {
+		for _, verb := range []string{"restart", "start", "stop", "reset_failed"} {
+			a := sdktest.Action{Function: verb, Args: dict("unit", value.String(unit)), Target: target, Key: "k"}
+			if out := h.Act(a); out.Outcome != pluginpb.Outcome_OUTCOME_NOT_STARTED || out.Started || !strings.Contains(out.Message, want) {
+				t.Errorf("%s %s: %+v, want %q", verb, unit, out, want)
+			}
+			if _, err := h.Plan(a); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("plan of %s %s: %v, want %q", verb, unit, err, want)
+			}
+		}
+	}
+	if _, err := h.Query(t.Context(), "unit", dict("unit", value.String("nginx"))); hintOf(err) != `write "nginx.service"` {
+		t.Errorf("hint %q", hintOf(err))
+	}
+}
