@@ -7,6 +7,7 @@ import (
 
 	"github.com/seed1de3961f/runbook/plugins/alertmanager"
 	"github.com/seed1de3961f/runbook/plugins/exec"
+	"github.com/seed1de3961f/runbook/plugins/http"
 	"github.com/seed1de3961f/runbook/plugins/prometheus"
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/systemd"
@@ -23,6 +24,7 @@ func All() []Plugin {
 	return []Plugin{
 		{"alertmanager", alertmanager.New},
 		{"exec", exec.New},
+		{"http", http.New},
 		{"prometheus", prometheus.New},
 		{"systemd", systemd.New},
 	}

@@ -1,4 +1,4 @@
-// Package web asks an HTTP API that answers in JSON, for plugins that are about one.
+// Package web asks an HTTP API, for plugins that are about one.
 //
 // Promise: an answer is what the server meant to say, or it is an error that names the server without its credentials. A login page, a redirect, an
 // answer that is too large: each is an error that says so. Secrets that a server echoes are hidden.
@@ -38,6 +38,10 @@ type Config struct {
 	BasicPassword string
 	CAFile        string
 	Headers       map[string]string
+
+	Text bool         // it may answer with whatever it likes: not only JSON, and redirects and refusals are answers, too
+	Once bool         // each request has a connection of its own: net/http sends one again by itself if a connection that was used before breaks
+	Code problem.Code // of its errors; default that of a metrics source
 }
 
 // Client asks one server.
@@ -62,6 +66,9 @@ func New(c Config) (*Client, error) {
 	case strings.ContainsAny(c.BearerToken, "\r\n"):
 		return nil, problem.New(problem.Project, "bearer_token: it contains a line break").WithHint("remove the one at the end of the file")
 	}
+	if c.Code == "" {
+		c.Code = problem.MetricsSource
+	}
 	roots := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.CAFile != "" {
 		pem, err := os.ReadFile(c.CAFile)
@@ -81,7 +88,7 @@ func New(c Config) (*Client, error) {
 		Transport: &transport{
 			client: x,
 			// No proxy from the environment: there is none. The rest as in http.DefaultTransport.
-			next: &http.Transport{TLSClientConfig: roots, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: maxConns, MaxConnsPerHost: maxConns, IdleConnTimeout: 90 * time.Second},
+			next: &http.Transport{TLSClientConfig: roots, ForceAttemptHTTP2: !c.Once, DisableKeepAlives: c.Once, MaxIdleConnsPerHost: maxConns, MaxConnsPerHost: maxConns, IdleConnTimeout: 90 * time.Second},
 		},
 		// A redirect is mostly the way to a login page, and would carry the token elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -93,19 +100,25 @@ func New(c Config) (*Client, error) {
 func (x *Client) Hide(err error) error {
 	var p *problem.Problem
 	if !errors.As(err, &p) {
-		p = problem.New(problem.MetricsSource, "%s", err)
+		p = problem.New(x.config.Code, "%s", err)
 	}
+	p.Message = x.Without(p.Message)
+	return p
+}
+
+// Without is a text in which secrets are hidden.
+func (x *Client) Without(text string) string {
 	for _, s := range x.secrets {
 		if s != "" {
-			p.Message = strings.ReplaceAll(p.Message, s, "[hidden]")
+			text = strings.ReplaceAll(text, s, "[hidden]")
 		}
 	}
-	return p
+	return text
 }
 
 // Late is the error of a question that took longer than its limit.
 func (x *Client) Late(limit time.Duration) *problem.Problem {
-	return problem.New(problem.MetricsSource, "%s: no answer within %s", x.Server, limit).WithHint("raise the connection's timeout, or ask for less")
+	return problem.New(x.config.Code, "%s: no answer within %s", x.Server, limit).WithHint("raise the connection's timeout, or ask for less")
 }
 
 // transport adds the credentials and lets through only what can be an API's answer: whoever reads it would report a login page
@@ -132,7 +145,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp.Body = &limited{ReadCloser: resp.Body, left: MaxBody, server: t.client.Server}
+	resp.Body = &limited{ReadCloser: resp.Body, left: MaxBody, client: t.client}
 	if err := t.judge(r, resp); err != nil {
 		_ = resp.Body.Close()
 		return nil, err
@@ -143,14 +156,14 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 // judge refuses what is no answer of the API. An error that the server words itself passes: the plugin reads it.
 func (t *transport) judge(r *http.Request, resp *http.Response) error {
 	source := func(format string, args ...any) *problem.Problem {
-		return problem.New(problem.MetricsSource, t.client.Server+": "+format, args...)
+		return problem.New(t.client.config.Code, t.client.Server+": "+format, args...)
 	}
 	// The client asks again with GET where POST is not allowed.
 	postRefused := r.Method == http.MethodPost &&
 		(resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusMethodNotAllowed || resp.StatusCode == http.StatusNotImplemented)
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	switch {
-	case postRefused, r.Method == http.MethodDelete && resp.StatusCode < 300 && resp.ContentLength == 0:
+	case t.client.config.Text, postRefused, r.Method == http.MethodDelete && resp.StatusCode < 300 && resp.ContentLength == 0:
 		return nil
 	case resp.StatusCode == http.StatusUnauthorized:
 		return source("it does not accept the credentials (401)").WithHint("check bearer_token, or basic_user and basic_password")
@@ -184,14 +197,14 @@ func beginning(r io.Reader) string {
 type limited struct {
 	io.ReadCloser
 	left   int64
-	server string
+	client *Client
 }
 
 // Read implements io.Reader.
 func (l *limited) Read(p []byte) (int, error) {
 	n, err := l.ReadCloser.Read(p)
 	if l.left -= int64(n); l.left < 0 {
-		return 0, problem.New(problem.MetricsSource, "%s: the answer is too large (at most %d MiB)", l.server, MaxBody>>20).WithHint("ask for less")
+		return 0, problem.New(l.client.config.Code, "%s: the answer is too large (at most %d MiB)", l.client.Server, MaxBody>>20).WithHint("ask for less")
 	}
 	return n, err
 }
@@ -200,7 +213,7 @@ func (l *limited) Read(p []byte) (int, error) {
 func (x *Client) Explain(err error) error {
 	server := x.Server
 	source := func(format string, args ...any) *problem.Problem {
-		return problem.New(problem.MetricsSource, server+": "+format, args...)
+		return problem.New(x.config.Code, server+": "+format, args...)
 	}
 	var (
 		known    *problem.Problem
