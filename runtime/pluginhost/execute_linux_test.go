@@ -120,6 +120,38 @@ func TestNotStarted(t *testing.T) {
 	}
 }
 
+// A process that is stopped, before it began or after, ends with the action's time. Before, nothing has happened; after, nobody knows.
+func TestStopped(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	h := host(t)
+	c := conn("good", args("dir", value.String(dir)))
+	x, err := h.Execute(t.Context(), c, request("stop before", 500*time.Millisecond))
+	if err == nil {
+		_, _, err = x.Started()
+	}
+	_ = asProblem(t, err, problem.PluginTimeout, "good.act")
+
+	if x, err = h.Execute(t.Context(), c, request("stop", time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	receipt, child, err := x.Started()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Proceed(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := x.Wait(t.Context()); err == nil {
+		t.Errorf("it ended as %+v", f)
+	}
+	eventually(t, "it is gone", func() bool { return gone(child.PID) })
+	r, err := h.Probe(t.Context(), c, pluginhost.Probe{Function: "act", Args: args("mode", value.String("ok")), Receipt: receipt})
+	if err != nil || r.State != action.ResolvedDone {
+		t.Errorf("probe: %+v, %v", r, err)
+	}
+}
+
 func TestDecline(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -211,6 +211,8 @@ func TestStartFailures(t *testing.T) {
 		{h, "chatty", problem.PluginFailed, []string{`printed "WARNING: config file not found"`, "standard error"}},
 		{h, "quits", problem.PluginFailed, []string{"exit status 3", "cannot read /etc/quits.conf"}},
 		{h, "panics", problem.PluginFailed, []string{"exit status 2", "panic: no licence"}},
+		{h, "version", problem.PluginFailed, []string{"it speaks version 9 of the plugin protocol, this program 1", "belong together"}},
+		{h, "cookie", problem.PluginFailed, []string{"ended before it was ready: exit status 1", "This binary is a plugin"}},
 		{h, "renamed", problem.PluginFailed, []string{"does not describe itself as it did"}},
 		{h, "godo", problem.PluginMissing, []string{`did you mean "good"`}},
 		{ext, "text", problem.PluginFailed, []string{"not a program for this machine"}},
@@ -262,8 +264,21 @@ func TestQueryFailures(t *testing.T) {
 		_, err := h.Query(t.Context(), c, "misbehave", args("mode", value.String(tt.mode)))
 		_ = asProblem(t, err, tt.code, tt.parts...)
 	}
+	for plugin, part := range map[string]string{
+		"deep": "nested deeper than 64", "bottomless": "recursion depth", "silent": "the plugin does not offer this",
+	} {
+		_, err := h.Query(t.Context(), conn(plugin, nil), "ask", nil)
+		_ = asProblem(t, err, problem.PluginFailed, plugin, part)
+	}
+	stopped := conn("good", args("token", value.String("stopped")))
+	at := intOf(t, about(t, h, stopped), "pid")
+	in, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := h.Query(in, stopped, "misbehave", args("mode", value.String("stop")))
+	_ = asProblem(t, err, problem.PluginTimeout, "good.misbehave")
+	eventually(t, "a plugin that was stopped ends", func() bool { return gone(at) })
 	pid := intOf(t, about(t, h, c), "pid")
-	_, err := h.Query(t.Context(), c, "stubborn", args("mode", value.String("x"), "wait", value.Duration(time.Minute)))
+	_, err = h.Query(t.Context(), c, "stubborn", args("mode", value.String("x"), "wait", value.Duration(time.Minute)))
 	_ = asProblem(t, err, problem.PluginTimeout, "good.stubborn")
 	eventually(t, "a plugin that did not answer ends", func() bool { return gone(pid) })
 	if intOf(t, about(t, h, c), "pid") == pid {

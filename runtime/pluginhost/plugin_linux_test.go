@@ -15,6 +15,8 @@ import (
 
 	goplugin "github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/seed1de3961f/runbook/plugins"
 	"github.com/seed1de3961f/runbook/plugins/sdk"
@@ -80,6 +82,16 @@ func serve(name string) error {
 		return serveRaw(&raw{eager: true})
 	case "stranger":
 		return serveRaw(&raw{group: 1})
+	case "deep", "bottomless":
+		return serveRaw(&raw{nested: map[string]int{"deep": 65, "bottomless": 10_000}[name]})
+	case "version":
+		h := sdk.Handshake()
+		h.ProtocolVersion = 9
+		return serveAs(h, &raw{})
+	case "cookie":
+		h := sdk.Handshake()
+		h.MagicCookieValue = "another program's"
+		return serveAs(h, &raw{})
 	case "renamed":
 		return sdk.New("other", "1", "").Serve(context.Background())
 	}
@@ -134,6 +146,8 @@ func good() *sdk.Plugin {
 			return "", fmt.Errorf("no such thing (token %s)", s.Token)
 		case "huge":
 			return strings.Repeat("x", 17<<20), nil
+		case "stop":
+			return "", stop()
 		case "grandchild":
 			// Holds standard error for longer than any test waits.
 			c := exec.Command("/bin/sleep", "600")
@@ -169,6 +183,8 @@ func act(c *sdk.Call, dir string, a how) (string, error) {
 		return "was so", sdk.NoChange("nothing to do")
 	case "forgets":
 		return "done", nil
+	case "stop before":
+		return "", stop()
 	case "stuck before":
 		time.Sleep(a.Wait) //nolint:forbidigo // a plugin that ignores its context
 	case "command":
@@ -182,6 +198,8 @@ func act(c *sdk.Call, dir string, a how) (string, error) {
 	}
 	c.Progress("half way")
 	switch a.Mode {
+	case "stop":
+		return "", stop()
 	case "crash":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "fail":
@@ -197,6 +215,15 @@ func act(c *sdk.Call, dir string, a how) (string, error) {
 		return "\xff", nil
 	}
 	return "done " + c.Target.Labels["zone"], nil
+}
+
+// stop stops the process, as a person or a debugger may, and does not go on in the moment that this takes.
+func stop() error {
+	err := syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	if err == nil {
+		select {}
+	}
+	return err
 }
 
 // command runs a shell that leaves a child in its group and ignores SIGTERM.
@@ -218,10 +245,11 @@ type raw struct {
 	acting bool
 	eager  bool
 	group  int64
+	nested int // how deep the answer to a query is
 }
 
 func rawManifest(name string) sdk.Manifest {
-	return sdk.Manifest{Name: name, Version: "1", Functions: []sdk.Function{{Name: "act", Kind: sdk.Action}}}
+	return sdk.Manifest{Name: name, Version: "1", Functions: []sdk.Function{{Name: "act", Kind: sdk.Action}, {Name: "ask", Kind: sdk.Query}}}
 }
 
 func (r *raw) Describe(context.Context, *pluginpb.DescribeRequest) (*pluginpb.DescribeResponse, error) {
@@ -231,6 +259,17 @@ func (r *raw) Describe(context.Context, *pluginpb.DescribeRequest) (*pluginpb.De
 
 func (r *raw) Configure(context.Context, *pluginpb.ConfigureRequest) (*pluginpb.ConfigureResponse, error) {
 	return &pluginpb.ConfigureResponse{}, nil
+}
+
+func (r *raw) Query(context.Context, *pluginpb.QueryRequest) (*pluginpb.QueryResponse, error) {
+	if r.nested == 0 {
+		return nil, status.Error(codes.Unimplemented, "there is no such function after all")
+	}
+	v := &pluginpb.Value{Kind: &pluginpb.Value_Int{Int: 1}}
+	for range r.nested {
+		v = &pluginpb.Value{Kind: &pluginpb.Value_List{List: &pluginpb.List{Items: []*pluginpb.Value{v}}}}
+	}
+	return &pluginpb.QueryResponse{Value: v}, nil
 }
 
 func (r *raw) Execute(s pluginpb.Plugin_ExecuteServer) error {
@@ -266,9 +305,11 @@ func (rawPlugin) GRPCClient(context.Context, *goplugin.GRPCBroker, *grpc.ClientC
 	return nil, errors.ErrUnsupported
 }
 
-func serveRaw(r *raw) error {
+func serveRaw(r *raw) error { return serveAs(sdk.Handshake(), r) }
+
+func serveAs(h goplugin.HandshakeConfig, r *raw) error {
 	goplugin.Serve(&goplugin.ServeConfig{
-		HandshakeConfig: sdk.Handshake(), Plugins: goplugin.PluginSet{sdk.ServiceName: rawPlugin{r: r}}, GRPCServer: goplugin.DefaultGRPCServer,
+		HandshakeConfig: h, Plugins: goplugin.PluginSet{sdk.ServiceName: rawPlugin{r: r}}, GRPCServer: goplugin.DefaultGRPCServer,
 	})
 	return nil
 }
@@ -310,7 +351,7 @@ func newHost(runDir string) (*pluginhost.Plugins, error) {
 		return nil, err
 	}
 	bundled := []sdk.Manifest{m}
-	for _, n := range []string{"chatty", "quits", "panics", "hangs", "silent", "eager", "stranger", "renamed"} {
+	for _, n := range []string{"chatty", "quits", "panics", "hangs", "silent", "eager", "stranger", "renamed", "deep", "bottomless", "version", "cookie"} {
 		bundled = append(bundled, rawManifest(n))
 	}
 	exe, err := os.Executable()
