@@ -61,7 +61,7 @@ func clean(text string) string {
 // owners; nil is everybody.
 func Webhook(to string, headers map[string]string, wants func(owner string) bool) Sink {
 	sum := sha256.Sum256([]byte(to))
-	s := &webhook{to: to, headers: headers, wants: wants, label: "webhook " + hex.EncodeToString(sum[:4])}
+	s := &webhook{to: to, headers: headers, wants: wants, label: "webhook " + hex.EncodeToString(sum[:4]), body: func(m Message) any { return m }}
 	if u, err := url.Parse(to); err == nil && u.Host != "" {
 		s.label = "webhook " + u.Scheme + "://" + u.Host + "/… (" + hex.EncodeToString(sum[:4]) + ")"
 	}
@@ -73,6 +73,7 @@ type webhook struct {
 	to, label string
 	headers   map[string]string
 	wants     func(string) bool
+	body      func(Message) any
 	client    *http.Client
 }
 
@@ -81,7 +82,7 @@ func (w *webhook) Name() string { return w.label }
 func (w *webhook) Wants(owner string) bool { return w.wants == nil || w.wants(owner) }
 
 func (w *webhook) Send(ctx context.Context, m Message) error {
-	body, err := json.Marshal(m)
+	body, err := json.Marshal(w.body(m))
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,8 @@ type Plugin struct {
 
 // Webhook is a notification route.
 type Webhook struct {
+	Service string      // webhook, slack, pagerduty or opsgenie
+	Key     value.Value // secret of pagerduty and opsgenie
 	URL     value.Value // text or secret, for Settings.URL
 	Owners  []string    // empty: everybody's
 	Headers map[string]value.Value
@@ -172,16 +174,31 @@ func (d *decoder) plugin(r *value.Record, root string, others []Plugin) Plugin {
 
 func (d *decoder) webhook(r *value.Record) Webhook {
 	f := d.record(r)
-	w := Webhook{Pos: r.Pos}
+	w := Webhook{Pos: r.Pos, Service: r.Type}
 	if d.err != nil {
 		return w
 	}
 	w.URL = f.url("url")
+	secret := func(name string, v value.Value) {
+		if _, ok := v.(*value.Record); d.err == nil && !ok {
+			f.fail(name, "is a secret of %s: it must not be written here", r.Type).hint(`write secret.env("NAME") or secret.file("/run/secrets/name")`)
+		}
+	}
+	switch r.Type {
+	case "slack":
+		secret("url", w.URL)
+	case "pagerduty", "opsgenie":
+		w.Key = f.textOrSecret("key", f.by["key"].Value)
+		secret("key", w.Key)
+	}
 	w.Owners = f.strings("owners")
 	if f.has("owners") && (len(w.Owners) == 0 || slices.Contains(w.Owners, "")) {
 		f.fail("owners", "has no name or an empty one").hint("leave it out for everybody")
 	}
 	w.Headers = map[string]value.Value{}
+	if r.Type != "webhook" {
+		return w
+	}
 	for _, e := range field[value.Dict](f, "headers") {
 		k, _ := e.Key.(value.String)
 		if !isHeader(string(k)) {

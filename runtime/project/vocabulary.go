@@ -6,6 +6,7 @@ import (
 
 	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/notify"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 )
 
@@ -58,7 +59,7 @@ func declaration(v sandbox.Vocabulary) func(name string) (kit.Function, bool) {
 func Families() []kit.Family {
 	return []kit.Family{
 		{Doc: "The settings of a project, in project.star at its root.", Functions: []kit.Function{
-			projectFn(), connectionFn(), pluginFn(), policyFn(), rateFn(), weeklyFn(), onceFn(), protectFn(), webhookFn(), limitsFn(),
+			projectFn(), connectionFn(), pluginFn(), policyFn(), rateFn(), weeklyFn(), onceFn(), protectFn(), webhookFn(), slackFn(), pagerdutyFn(), opsgenieFn(), limitsFn(),
 		}},
 		{Name: "secret", Doc: "Secrets by reference: the value is read when it is needed, and is never written down.", Functions: []kit.Function{
 			{
@@ -85,7 +86,7 @@ func projectFn() kit.Function {
 			{Name: "plugins", Type: kit.List, Record: []string{"plugin"}, Doc: "plugins that are not part of this program, each locked by runbook plugin lock; none if not given"},
 			{Name: "connections", Type: kit.List, Record: []string{"connection"}, Doc: "where plugins act; none if not given, and then nothing can act"},
 			{Name: "policy", Type: kit.Any, Record: []string{"policy"}, Doc: "the limits of every runbook; the ones that ship if not given"},
-			{Name: "notify", Type: kit.List, Record: []string{"webhook"}, Doc: "who is called when a person is needed; nobody if not given, and then notices wait in runbook status"},
+			{Name: "notify", Type: kit.List, Record: routes, Doc: "who is called when a person is needed; nobody if not given, and then notices wait in runbook status"},
 			{Name: "sampling", Type: kit.Duration, Default: value.Duration(15 * time.Second), Doc: "the step at which a symptom's past is looked at; best the scrape interval"},
 			{Name: "max_age", Type: kit.Duration, Default: value.Duration(3 * time.Minute), Doc: "a sample older than this is stale and says nothing: its target is unknown"},
 			{Name: "retention", Type: kit.Duration, Default: value.Duration(90 * 24 * time.Hour), Doc: "how long what has come to an end stays on record, at least 7d; what is open stays for ever"},
@@ -126,8 +127,47 @@ func webhookFn() kit.Function {
 		Name: "webhook", Kind: kit.Declare, Positional: 1, Doc: "A notification route: each notice is sent to it as JSON by HTTP POST.",
 		Params: []kit.Param{
 			{Name: "url", Type: kit.Any, Required: true, Doc: "where to, http or https, as text or secret"},
-			{Name: "owners", Type: kit.Strings, Doc: "the owners whose notices go here; everybody's if not given"},
+			ownersParam(),
 			{Name: "headers", Type: kit.Dict, Doc: "HTTP headers by name, as text or secrets; none if not given"},
+		},
+	}
+}
+
+// routes are the declarations of a notification route.
+var routes = []string{"webhook", "slack", "pagerduty", "opsgenie"}
+
+func ownersParam() kit.Param {
+	return kit.Param{Name: "owners", Type: kit.Strings, Doc: "the owners whose notices go here; everybody's if not given"}
+}
+
+func slackFn() kit.Function {
+	return kit.Function{
+		Name: "slack", Kind: kit.Declare, Positional: 1, Doc: "A notification route: each notice is a message of an incoming webhook of Slack.",
+		Params: []kit.Param{
+			{Name: "url", Type: kit.Any, Required: true, Doc: "the webhook's URL, as secret: who has it can post"},
+			ownersParam(),
+		},
+	}
+}
+
+func pagerdutyFn() kit.Function {
+	return kit.Function{
+		Name: "pagerduty", Kind: kit.Declare, Positional: 1, Doc: "A notification route: each notice triggers an event of PagerDuty's Events API v2; what is told again is the same incident.",
+		Params: []kit.Param{
+			{Name: "key", Type: kit.Any, Required: true, Doc: "the integration's routing key, as secret"},
+			ownersParam(),
+			{Name: "url", Type: kit.Any, Default: value.String(notify.PagerDutyURL), Doc: "where the API is"},
+		},
+	}
+}
+
+func opsgenieFn() kit.Function {
+	return kit.Function{
+		Name: "opsgenie", Kind: kit.Declare, Positional: 1, Doc: "A notification route: each notice is an alert of Opsgenie; what is told again is the same alert.",
+		Params: []kit.Param{
+			{Name: "key", Type: kit.Any, Required: true, Doc: "the API key, as secret"},
+			ownersParam(),
+			{Name: "url", Type: kit.Any, Default: value.String(notify.OpsgenieURL), Doc: "where the API is; of the European service https://api.eu.opsgenie.com/v2/alerts"},
 		},
 	}
 }

@@ -200,6 +200,46 @@ func TestWebhookIsDown(t *testing.T) {
 }
 
 // What can be done without is done without; without its locks nothing acts.
+// Each of the services that project.star can name is told, with its secret and in its own shape.
+func TestNotificationServices(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	got := map[string]string{}
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		body, _ := io.ReadAll(r.Body)
+		got[r.URL.Path] = r.Header.Get("Authorization") + string(body)
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	t.Cleanup(hook.Close)
+	s := newSite(t)
+	secret := filepath.Join(t.TempDir(), "secret")
+	for name, text := range map[string]string{secret: "hush-hush", secret + ".url": hook.URL + "/slack"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.more = fmt.Sprintf(`notify = [slack(secret.file(%q)), pagerduty(secret.file(%q), url = %q), opsgenie(secret.file(%q), url = %q, owners = ["nobody"])],`,
+		secret+".url", secret, hook.URL+"/pagerduty", secret, hook.URL+"/opsgenie")
+	s.project(t)
+	s.runbook(t, "bad", `return escalate("its storage is slow")`)
+	r := s.do(t, "run", "--json")
+	if strings.Contains(r.out+r.err, "hush-hush") {
+		t.Errorf("it shows the secret: %s%s", r.out, r.err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for path, want := range map[string]string{"/slack": `{"text":"*runbook escalation bad`, "/pagerduty": `{"routing_key":"hush-hush","event_action":"trigger"`} {
+		if !strings.HasPrefix(got[path], want) || !strings.Contains(got[path], "its storage is slow") {
+			t.Errorf("%s got %q, want %q", path, got[path], want)
+		}
+	}
+	if len(got) != 2 {
+		t.Errorf("told: %v", got)
+	}
+}
+
 func TestStateWithoutItsParts(t *testing.T) {
 	t.Parallel()
 	for part, needed := range map[string]bool{"plugins": false, "cache": false, "locks": true} {

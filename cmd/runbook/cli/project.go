@@ -254,6 +254,22 @@ func (o *opened) sinks(c *call) ([]notify.Sink, error) {
 		if err != nil {
 			return nil, err
 		}
+		switch w.Service {
+		case "slack":
+			sinks = append(sinks, notify.Slack(to, w.Wants))
+			continue
+		case "pagerduty", "opsgenie":
+			key, err := o.settings.Text(w.Key)
+			if err != nil {
+				return nil, err
+			}
+			service := notify.PagerDuty
+			if w.Service == "opsgenie" {
+				service = notify.Opsgenie
+			}
+			sinks = append(sinks, service(to, key, w.Wants))
+			continue
+		}
 		headers := map[string]string{}
 		for k, v := range w.Headers {
 			if headers[k], err = o.settings.Text(v); err != nil {
