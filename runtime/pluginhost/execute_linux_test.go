@@ -132,7 +132,7 @@ func TestStopped(t *testing.T) {
 	}
 	_ = asProblem(t, err, problem.PluginTimeout, "good.act")
 
-	if x, err = h.Execute(t.Context(), c, request("stop", time.Second)); err != nil {
+	if x, err = h.Execute(t.Context(), c, request("stop", 5*time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	receipt, child, err := x.Started()
