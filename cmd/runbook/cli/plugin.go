@@ -222,7 +222,7 @@ func params(list []sdk.Param) string {
 		case p.Required:
 			what += ", required"
 		case p.Default != nil:
-			what += ", default " + jsonText(p.Default)
+			what += ", default " + strings.Trim(defaultText(p.Default), "`")
 		}
 		if p.Sensitive {
 			what += ", secret"
@@ -269,12 +269,4 @@ func orDefault(d time.Duration, otherwise string) string {
 		return otherwise
 	}
 	return value.FormatDuration(d)
-}
-
-func jsonText(v value.Value) string {
-	text, err := value.Marshal(v)
-	if err != nil {
-		return "?"
-	}
-	return string(text)
 }
