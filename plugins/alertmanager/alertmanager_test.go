@@ -184,6 +184,8 @@ func TestSilence(t *testing.T) {
 	args := dict("alert", value.String("Stuck"), "by", value.List{value.String("instance")})
 	is := func(o sdktest.Outcome, want pluginpb.Outcome, posts int) {
 		t.Helper()
+		am.mu.Lock() // an answer that was cut off comes before its handler has ended
+		defer am.mu.Unlock()
 		if o.Outcome != want || am.posts != posts {
 			t.Errorf("%+v, %d posts; want %s, %d", o, am.posts, want, posts)
 		}

@@ -142,6 +142,9 @@ func TestStopped(t *testing.T) {
 	if err := x.Proceed(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "stop"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if f, err := x.Wait(t.Context()); err == nil {
 		t.Errorf("it ended as %+v", f)
 	}

@@ -199,6 +199,7 @@ func act(c *sdk.Call, dir string, a how) (string, error) {
 	c.Progress("half way")
 	switch a.Mode {
 	case "stop":
+		awaitFile(filepath.Join(dir, "stop"))
 		return "", stop()
 	case "crash":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -215,6 +216,17 @@ func act(c *sdk.Call, dir string, a how) (string, error) {
 		return "\xff", nil
 	}
 	return "done " + c.Target.Labels["zone"], nil
+}
+
+// awaitFile returns when there is a file path. What a plugin sends is on its way only some time after it was sent, and the test knows
+// when it has come.
+func awaitFile(path string) {
+	for {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		time.Sleep(time.Millisecond) //nolint:forbidigo // another process makes the file
+	}
 }
 
 // stop stops the process, as a person or a debugger may, and does not go on in the moment that this takes.
