@@ -79,7 +79,8 @@ var roles = map[string]func(dir string) error{
 	"full": func(dir string) error {
 		var full atomic.Bool
 		fsys := errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
-			if full.Load() && op.Kind == errorfs.OpFileWrite && strings.HasSuffix(op.Path, ".log") {
+			write := op.Kind == errorfs.OpFileWrite || op.Kind == errorfs.OpFileWriteAt
+			if full.Load() && write && strings.HasSuffix(op.Path, ".log") {
 				return &os.PathError{Op: "write", Path: op.Path, Err: syscall.ENOSPC}
 			}
 			return nil

@@ -74,7 +74,7 @@ func spill(t testing.TB, fsys vfs.FS, path string, b []byte) {
 	}
 }
 
-// TestDamageIsNeverSilent flips a bit in, cuts off or removes each file. Either everything is there, or the store says that
+// TestDamageIsNeverSilent flips a bit in, cuts off, wipes a sector of or removes each file. Either everything is there, or the store says that
 // it is damaged; and what reads may find, a commit finds too.
 func TestDamageIsNeverSilent(t *testing.T) {
 	t.Parallel()
@@ -125,7 +125,7 @@ func damage(t *testing.T, mem *vfs.MemFS, commits, places int) int {
 		cfg.FS = clone
 		for _, write := range []bool{false, true} {
 			cases++
-			s := open(t, cfg)
+			s := unattended(t, cfg)
 			if write {
 				err = double(context.Background(), s)
 			}
@@ -157,16 +157,25 @@ func damage(t *testing.T, mem *vfs.MemFS, commits, places int) int {
 	for _, path := range paths {
 		b := slurp(t, mem, path)
 		try("remove "+path, path, nil)
-		step := max(1, len(b)/places)
+		written := len(bytes.TrimRight(b, "\x00")) // a log has zeros after it
+		step := max(1, written/places)
 		for i := 0; i < len(b); i += step {
+			if i >= written {
+				step = max(step, (len(b)-written)/5)
+			}
 			flipped := bytes.Clone(b)
 			flipped[i] ^= 1 << (i % 8)
 			try(fmt.Sprintf("flip byte %d of %s", i, path), path, flipped)
 			try(fmt.Sprintf("cut %s to %d bytes", path, i), path, b[:i])
+			if written < len(b) && i < written { // a sector that never reached the disk, where there were zeros before
+				wiped := bytes.Clone(b)
+				clear(wiped[i:min(i+512, written)])
+				try(fmt.Sprintf("wipe %s from byte %d", path, i), path, wiped)
+			}
 		}
 	}
 	t.Logf("%d cases, found: %v", cases, found)
-	if !raced && (found["flip"] < 20 || found["cut"] < 20) {
+	if !raced && (found["flip"] < 20 || found["cut"] < 20 || found["wipe"] < 20) {
 		t.Errorf("too little was found: is the damage done where it matters? %v", found)
 	}
 	return cases

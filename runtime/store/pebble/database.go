@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"sync/atomic"
 
@@ -41,7 +40,7 @@ type database struct {
 	db       *pdb.DB
 	mark     *mark
 	readOnly bool
-	identity []os.FileInfo
+	identity []fileID
 
 	seq   uint64 // of the last commit
 	chain chain

@@ -252,7 +252,7 @@ func (c *Config) inPlace(db *database, l *fileLock) bool {
 		return false
 	}
 	for i := range now {
-		if !os.SameFile(now[i], db.identity[i]) {
+		if !now[i].same(db.identity[i]) {
 			return false
 		}
 	}
@@ -260,13 +260,13 @@ func (c *Config) inPlace(db *database, l *fileLock) bool {
 }
 
 // identity names the files on the disk, beyond their paths. There is nothing to name on a test's file system.
-func (c *Config) identity() ([]os.FileInfo, error) {
+func (c *Config) identity() ([]fileID, error) {
 	if c.FS != vfs.Default {
 		return nil, nil
 	}
-	var ids []os.FileInfo
+	var ids []fileID
 	for _, path := range []string{c.Dir, c.MarkFile} {
-		id, err := os.Stat(path)
+		id, err := identify(path)
 		if err != nil {
 			return nil, err
 		}

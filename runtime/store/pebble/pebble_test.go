@@ -47,6 +47,16 @@ func open(t testing.TB, cfg Config) *Store {
 	return s
 }
 
+// unattended is a Store that the end of the test does not close: of thousands, each would be kept until then.
+func unattended(t testing.TB, cfg Config) *Store {
+	t.Helper()
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func TestContract(t *testing.T) {
 	t.Parallel()
 	for name, perTransaction := range map[string]bool{"kept open": false, "open per transaction": true} {

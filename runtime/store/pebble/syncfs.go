@@ -8,7 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// syncFS corrects three things in how Pebble uses a file system.
+// syncFS corrects four things in how Pebble uses a file system.
 //
 // Pebble moves from one MANIFEST to the next by creating a file marker.manifest.* that names it, without having synced the
 // directory that the new MANIFEST is in. A power cut may keep the marker and lose the MANIFEST. So the directory is synced
@@ -16,6 +16,8 @@ import (
 //
 // A read-only Pebble takes its lock by creating a file, which fails on a file system mounted read-only, which is when a
 // person most wants to look. The flock of this package protects readers as well.
+//
+// A log grows with every commit, so that each waits for the file system's own journal besides its data: see ahead.
 //
 // When a directory cannot be synced after such a move, Pebble panics in a thread of its own: a person would read a stack. The process has
 // to end, and says why.
@@ -33,7 +35,11 @@ func (s syncFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, e
 			return nil, err
 		}
 	}
-	return s.FS.Create(name, category)
+	f, err := s.FS.Create(name, category)
+	if err == nil && strings.HasSuffix(name, ".log") {
+		return &ahead{File: f}, nil
+	}
+	return f, err
 }
 
 // OpenDir implements vfs.FS.
