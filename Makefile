@@ -150,6 +150,10 @@ bench-guards: ## measure what asking every guard costs, against one append with 
 bench-store: ## measure the records of an action against the bare disk and SQLite; needs a C compiler
 	cd cmd/runbook/bench/store && go run . -dir $(CURDIR)
 
+.PHONY: bench-promtool
+bench-promtool: build ## measure runbook test against promtool test rules, on a week of 1,000 series; takes some minutes
+	go run ./cmd/runbook/bench -promtool $(or $(PROMTOOL),promtool) -runbook bin/runbook -rounds 3
+
 .PHONY: bench-parts
 bench-parts: ## run the Go benchmarks of the packages
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...

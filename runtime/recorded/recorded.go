@@ -156,7 +156,11 @@ func (db *DB) append(s sample) error {
 	if s.t < db.cutoff() {
 		return nil
 	}
-	ser := db.of(s.labels)
+	return db.appendTo(db.of(s.labels), s)
+}
+
+// appendTo adds a sample to its series; the caller holds the lock.
+func (db *DB) appendTo(ser *series, s sample) error {
 	if err := ser.append(s); err != nil {
 		return err
 	}

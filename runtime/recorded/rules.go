@@ -163,59 +163,30 @@ func (db *DB) ruleGroup(file string, g rulefmt.RuleGroup, interval time.Duration
 
 // Eval evaluates every group once, at t. All rules are evaluated; the error is that of those which could not be.
 func (r *Rules) Eval(ctx context.Context, t time.Time) error {
-	var errs []error
-	for _, g := range r.groups {
-		errs = append(errs, r.eval(ctx, g, t))
-	}
-	return errors.Join(errs...)
-}
-
-// Advance evaluates what is due in (from, to]: each group at the multiples of its interval, in the order of time.
-func (r *Rules) Advance(ctx context.Context, from, to time.Time) error {
-	var errs []error
-	for t := from; ; {
-		next := time.Time{}
-		for _, g := range r.groups {
-			if due := t.Truncate(g.interval).Add(g.interval); next.IsZero() || due.Before(next) {
-				next = due
-			}
-		}
-		if next.IsZero() || next.After(to) {
-			return errors.Join(errs...)
-		}
-		for _, g := range r.groups {
-			if next.Truncate(g.interval).Equal(next) {
-				errs = append(errs, r.eval(ctx, g, next))
-			}
-		}
-		t = next
-	}
-}
-
-func (r *Rules) eval(ctx context.Context, g *ruleGroup, t time.Time) error {
-	var errs []error
-	for _, x := range g.rules {
-		errs = append(errs, r.evalOne(ctx, g, x, t))
-	}
-	return errors.Join(errs...)
+	return r.Every(ctx, t, t, time.Minute)
 }
 
 func (r *Rules) evalOne(ctx context.Context, g *ruleGroup, x *rule, t time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := r.evalRule(ctx, g, x, t); err != nil {
-		return problem.New(problem.Recording, "rule %s of group %s at %s: %v", x.name, g.name, t.UTC().Format(time.RFC3339), err).At(value.Pos{File: g.file})
+	vec, err := r.query(ctx, x.expr, t.Add(-g.offset))
+	if err == nil {
+		err = r.write(ctx, g, x, vec, t)
 	}
-	return nil
+	return x.problem(g, t, err)
 }
 
-// evalRule evaluates a rule and writes what came of it. A series that it wrote last time and not this time has ended.
-func (r *Rules) evalRule(ctx context.Context, g *ruleGroup, x *rule, t time.Time) error {
-	vec, err := r.query(ctx, x.expr, t.Add(-g.offset))
-	if err != nil {
-		return err
+// problem says which rule it was; nil if err is.
+func (x *rule) problem(g *ruleGroup, t time.Time, err error) error {
+	if err == nil {
+		return nil
 	}
+	return problem.New(problem.Recording, "rule %s of group %s at %s: %v", x.name, g.name, t.UTC().Format(time.RFC3339), err).At(value.Pos{File: g.file})
+}
+
+// write writes what came of a rule. A series that it wrote last time and not this time has ended.
+func (r *Rules) write(ctx context.Context, g *ruleGroup, x *rule, vec promql.Vector, t time.Time) (err error) {
 	if x.alerting {
 		vec, err = r.alerts(ctx, g, x, vec, t)
 	} else {
@@ -249,10 +220,7 @@ func (r *Rules) evalRule(ctx context.Context, g *ruleGroup, x *rule, t time.Time
 func record(g *ruleGroup, x *rule, vec promql.Vector) (promql.Vector, error) {
 	b := labels.NewBuilder(labels.EmptyLabels())
 	for i := range vec {
-		b.Reset(vec[i].Metric)
-		b.Set(model.MetricNameLabel, x.name)
-		x.labels.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
-		vec[i].Metric = b.Labels()
+		vec[i].Metric = x.recorded(b, vec[i].Metric)
 	}
 	if vec.ContainsSameLabelset() {
 		return nil, errors.New("vector contains metrics with the same labelset after applying rule labels")
@@ -261,6 +229,14 @@ func record(g *ruleGroup, x *rule, vec promql.Vector) (promql.Vector, error) {
 		return nil, fmt.Errorf("exceeded limit of %d with %d series", g.limit, len(vec))
 	}
 	return vec, nil
+}
+
+// recorded is what a series of a recording rule is called.
+func (x *rule) recorded(b *labels.Builder, l labels.Labels) labels.Labels {
+	b.Reset(l)
+	b.Set(model.MetricNameLabel, x.name)
+	x.labels.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
+	return b.Labels()
 }
 
 // query is an instant query as rules ask it. The answer is the caller's own.

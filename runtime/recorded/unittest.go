@@ -178,14 +178,22 @@ func (g UnitGroup) Run(ctx context.Context, files []RuleFile, all bool) (failure
 	for _, x := range g.group.Exprs {
 		end = later(end, g.Start.Add(time.Duration(x.EvalTime)))
 	}
-	for t := g.Start; !t.After(end); t = t.Add(g.file.interval) {
-		if err := rules.Eval(ctx, t); err != nil {
+	// The rules are evaluated up to each step after which alerts are looked at, and to the last one.
+	interval := g.file.interval
+	checks := map[int][]unitAlertTest{int(end.Sub(g.Start) / interval): nil}
+	for _, a := range g.group.Alerts {
+		n := int(time.Duration(a.EvalTime) / interval)
+		checks[n] = append(checks[n], a)
+	}
+	next := g.Start
+	for _, n := range slices.Sorted(maps.Keys(checks)) {
+		last := g.Start.Add(time.Duration(n) * interval)
+		if err := rules.Every(ctx, next, last, interval); err != nil {
 			return failures, err
 		}
-		for _, a := range g.group.Alerts {
-			if at := g.Start.Add(time.Duration(a.EvalTime)); !at.Before(t) && at.Before(t.Add(g.file.interval)) {
-				failures = append(failures, g.checkAlert(rules, a)...)
-			}
+		next = last.Add(interval)
+		for _, a := range checks[n] {
+			failures = append(failures, g.checkAlert(rules, a)...)
 		}
 	}
 	if err := rules.Dropped(ctx, end); err != nil {

@@ -37,6 +37,7 @@ func run() error {
 		asking  = flag.Bool("guards", false, "measure what asking every guard costs instead")
 		worker  = flag.Bool("workers", false, "measure the start of a worker against runbook --version instead")
 		halting = flag.Bool("halt", false, "measure runbook halt against /bin/true instead")
+		peers   = flag.String("promtool", "", "measure runbook test against these promtool binaries, separated by commas, instead")
 		atLeast = flag.Float64("at-least", 0, "fail if ansible-playbook takes less than this many times a run")
 	)
 	flag.Parse()
@@ -62,6 +63,9 @@ func run() error {
 	}
 	if *halting {
 		return halts(ctx, exe, root, *rounds)
+	}
+	if *peers != "" {
+		return promtool(ctx, exe, root, *rounds, strings.Split(*peers, ","))
 	}
 	m, err := serveMetrics(ctx)
 	if err != nil {
