@@ -1,0 +1,143 @@
+package sdktest
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk"
+	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
+)
+
+// startWithin is how long a program may take to say where it listens: as long as the host waits.
+const startWithin = 10 * time.Second
+
+// Program is a plugin's program that runs, in any language. It is started as the engine starts it: with the environment of the protocol and no
+// other, and with a pipe for its standard input.
+type Program struct {
+	Harness
+	conn  *grpc.ClientConn
+	cmd   *exec.Cmd
+	stdin io.Closer
+	gone  chan struct{} // closed when it has ended
+}
+
+// Start starts a program and waits for its handshake. It is killed when the test ends.
+func Start(t testing.TB, argv ...string) *Program {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "rb") //nolint:usetesting // the path of a socket has to be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	hs := sdk.Handshake()
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // the test kills it, and some tests while it still has something to say
+	cmd.Dir = "/"
+	cmd.Env = []string{
+		hs.MagicCookieKey + "=" + hs.MagicCookieValue, fmt.Sprintf("PLUGIN_PROTOCOL_VERSIONS=%d", hs.ProtocolVersion), "PLUGIN_UNIX_SOCKET_DIR=" + dir,
+		sdk.EnvLifeline + "=1", sdk.EnvHost + "=" + strconv.Itoa(os.Getpid()),
+	}
+	log := &lockedBuffer{}
+	cmd.Stderr = log
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &Program{Harness: Harness{t: t}, cmd: cmd, stdin: stdin, gone: make(chan struct{})}
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() && log.String() != "" {
+			t.Logf("%s says:\n%s", argv[0], log)
+		}
+	})
+	line := make(chan string, 1)
+	go func() {
+		r := bufio.NewReader(stdout)
+		s, _ := r.ReadString('\n')
+		line <- s
+		_, _ = io.Copy(io.Discard, r)
+		_ = cmd.Wait()
+		close(p.gone)
+	}()
+	var hello string
+	select {
+	case hello = <-line:
+	case <-time.After(startWithin):
+		t.Fatalf("it did not print its handshake within %s", startWithin)
+	}
+	// CORE-PROTOCOL | APP-PROTOCOL | NETWORK | ADDRESS | PROTOCOL, and what other versions of go-plugin add
+	f := strings.Split(strings.TrimSpace(hello), "|")
+	if len(f) < 5 || f[0] != "1" || f[1] != strconv.Itoa(int(hs.ProtocolVersion)) || f[2] != "unix" || f[4] != "grpc" {
+		t.Fatalf("the first line on its standard output is %q, not 1|%d|unix|SOCKET|grpc", hello, hs.ProtocolVersion)
+	}
+	p.conn, err = grpc.NewClient("unix:"+f[3], grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(pluginpb.MaxMessage), grpc.MaxCallSendMsgSize(pluginpb.MaxMessage)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.conn.Close() })
+	p.rpc = pluginpb.NewPluginClient(p.conn)
+	return p
+}
+
+// Kill ends it as kill -9 does.
+func (p *Program) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.gone
+}
+
+// Terminate asks it to end, as a service manager does.
+func (p *Program) Terminate() {
+	p.t.Helper()
+	p.check(p.cmd.Process.Signal(syscall.SIGTERM))
+}
+
+// LoseHost closes its standard input, as the end of the engine does.
+func (p *Program) LoseHost() { _ = p.stdin.Close() }
+
+// Ended says whether it ends within d.
+func (p *Program) Ended(d time.Duration) bool {
+	select {
+	case <-p.gone:
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
+// lockedBuffer is what a program has said so far.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
