@@ -2,6 +2,7 @@ package project
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,6 +30,19 @@ func rec(typ string, args ...any) *value.Record {
 		r.Fields = append(r.Fields, value.Field{Name: args[i].(string), Value: val(args[i+1]), Pos: value.Pos{File: "x.star", Line: 2 + i/2, Col: 5}})
 	}
 	return r
+}
+
+// email is one with everything that it needs, and some of it otherwise.
+func email(args ...any) *value.Record {
+	fields := []any{"server", "mail.example.org:587", "sender", "runbook@example.org", "to", []any{"oncall@example.org"}}
+	for i := 0; i < len(args); i += 2 {
+		if k := slices.Index(fields, args[i]); k >= 0 {
+			fields[k+1] = args[i+1]
+			continue
+		}
+		fields = append(fields, args[i], args[i+1])
+	}
+	return rec("email", fields...)
 }
 
 func val(v any) value.Value {
@@ -441,6 +455,15 @@ func TestSettingsRefused(t *testing.T) {
 		{[]any{"notify", []any{rec("slack", "url", "https://hooks.slack.com/x")}}, `x.star:2:5: slack: url is a secret of slack: it must not be written here | write secret.env("NAME") or secret.file("/run/secrets/name")`},
 		{[]any{"notify", []any{rec("pagerduty", "key", "R0")}}, `x.star:2:5: pagerduty: key is a secret of pagerduty: it must not be written here | write secret.env("NAME") or secret.file("/run/secrets/name")`},
 		{[]any{"notify", []any{rec("opsgenie", "key", rec("secret.env", "name", "K"), "url", "eu")}}, `x.star:3:5: opsgenie: url must be of the form https://host/path, got "eu"`},
+		{[]any{"notify", []any{email("server", "mail.example.org")}}, `x.star:2:5: email: server is "mail.example.org", not host:port | for example "mail.example.org:587"`},
+		{[]any{"notify", []any{email("server", "mail:0")}}, `x.star:2:5: email: server is "mail:0", not host:port | for example "mail.example.org:587"`},
+		{[]any{"notify", []any{email("sender", "runbook")}}, `x.star:3:5: email: sender is "runbook", not a mail address`},
+		{[]any{"notify", []any{email("to", []any{})}}, `x.star:4:5: email: to has nobody`},
+		{[]any{"notify", []any{email("to", []any{"a@b", "c\r\nBcc: d@e"})}}, `x.star:4:5: email: to is "c\r\nBcc: d@e", not a mail address`},
+		{[]any{"notify", []any{email("tls", "ssl")}}, `x.star:5:5: email: tls must be "starttls", "tls" or "none", got "ssl" (did you mean "tls"?)`},
+		{[]any{"notify", []any{email("user", "u")}}, `x.star:5:5: email: user and password go together`},
+		{[]any{"notify", []any{email("user", "u", "password", "p")}}, `x.star:6:5: email: password is a secret of email: it must not be written here | write secret.env("NAME") or secret.file("/run/secrets/name")`},
+		{[]any{"notify", []any{email("user", "u", "password", rec("secret.env", "name", "P"), "tls", "none")}}, `x.star:7:5: email: tls is none, which would send the password in the clear`},
 		{[]any{"notify", []any{rec("webhook", "url", "x")}}, `x.star:2:5: webhook: url must be of the form https://host/path, got "x"`},
 		{[]any{"notify", []any{rec("webhook", "url", "https://x/", "headers", dict{"a b": "c"})}}, `x.star:3:5: webhook: headers has "a b", which is not the name of a header`},
 		{[]any{"notify", []any{rec("webhook", "url", "https://x/", "headers", dict{"a": "c\r\nd"})}}, `x.star:3:5: webhook: headers has a line break`},

@@ -12,14 +12,18 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"net"
+	"net/mail"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/guard"
+	"github.com/seed1de3961f/runbook/runtime/notify"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 )
 
@@ -57,11 +61,12 @@ type Plugin struct {
 
 // Webhook is a notification route.
 type Webhook struct {
-	Service string      // webhook, slack, pagerduty or opsgenie
-	Key     value.Value // secret of pagerduty and opsgenie
-	URL     value.Value // text or secret, for Settings.URL
+	Service string      // webhook, slack, pagerduty, opsgenie or email
+	Key     value.Value // secret of pagerduty and opsgenie, password of email or nil
+	URL     value.Value // text or secret, for Settings.URL; not of email
 	Owners  []string    // empty: everybody's
 	Headers map[string]value.Value
+	Mail    notify.EmailServer // of email, without its password
 	Pos     value.Pos
 }
 
@@ -178,7 +183,9 @@ func (d *decoder) webhook(r *value.Record) Webhook {
 	if d.err != nil {
 		return w
 	}
-	w.URL = f.url("url")
+	if r.Type != "email" {
+		w.URL = f.url("url")
+	}
 	secret := func(name string, v value.Value) {
 		if _, ok := v.(*value.Record); d.err == nil && !ok {
 			f.fail(name, "is a secret of %s: it must not be written here", r.Type).hint(`write secret.env("NAME") or secret.file("/run/secrets/name")`)
@@ -190,6 +197,18 @@ func (d *decoder) webhook(r *value.Record) Webhook {
 	case "pagerduty", "opsgenie":
 		w.Key = f.textOrSecret("key", f.by["key"].Value)
 		secret("key", w.Key)
+	case "email":
+		w.Mail = f.mail()
+		if f.has("password") {
+			w.Key = f.textOrSecret("password", f.by["password"].Value)
+			secret("password", w.Key)
+		}
+		if (w.Mail.User == "") != (w.Key == nil) {
+			f.fail("user", "and password go together")
+		}
+		if w.Key != nil && w.Mail.Encryption == notify.Plaintext {
+			f.fail("tls", "is none, which would send the password in the clear")
+		}
 	}
 	w.Owners = f.strings("owners")
 	if f.has("owners") && (len(w.Owners) == 0 || slices.Contains(w.Owners, "")) {
@@ -207,6 +226,33 @@ func (d *decoder) webhook(r *value.Record) Webhook {
 		w.Headers[string(k)] = f.textOrSecret("headers", e.Value)
 	}
 	return w
+}
+
+// mail is where an email goes.
+func (f fields) mail() notify.EmailServer {
+	s := notify.EmailServer{Address: f.words("server"), From: f.words("sender"), To: f.strings("to"), Encryption: oneOf(f, "tls", notify.STARTTLS, notify.TLS, notify.Plaintext)}
+	if host, port, err := net.SplitHostPort(s.Address); err != nil || host == "" || !isPort(port) {
+		f.fail("server", "is %.80q, not host:port", s.Address).hint(`for example "mail.example.org:587"`)
+	}
+	for name, all := range map[string][]string{"sender": {s.From}, "to": s.To} {
+		if len(all) == 0 {
+			f.fail(name, "has nobody")
+		}
+		for _, a := range all {
+			if _, err := mail.ParseAddress(a); err != nil {
+				f.fail(name, "is %.80q, not a mail address", a)
+			}
+		}
+	}
+	if f.has("user") {
+		s.User = f.words("user")
+	}
+	return s
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }
 
 // one is a field that is a record, nil if it was not given.

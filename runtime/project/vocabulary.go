@@ -59,7 +59,7 @@ func declaration(v sandbox.Vocabulary) func(name string) (kit.Function, bool) {
 func Families() []kit.Family {
 	return []kit.Family{
 		{Doc: "The settings of a project, in project.star at its root.", Functions: []kit.Function{
-			projectFn(), connectionFn(), pluginFn(), policyFn(), rateFn(), weeklyFn(), onceFn(), protectFn(), webhookFn(), slackFn(), pagerdutyFn(), opsgenieFn(), limitsFn(),
+			projectFn(), connectionFn(), pluginFn(), policyFn(), rateFn(), weeklyFn(), onceFn(), protectFn(), webhookFn(), slackFn(), pagerdutyFn(), opsgenieFn(), emailFn(), limitsFn(),
 		}},
 		{Name: "secret", Doc: "Secrets by reference: the value is read when it is needed, and is never written down.", Functions: []kit.Function{
 			{
@@ -134,7 +134,7 @@ func webhookFn() kit.Function {
 }
 
 // routes are the declarations of a notification route.
-var routes = []string{"webhook", "slack", "pagerduty", "opsgenie"}
+var routes = []string{"webhook", "slack", "pagerduty", "opsgenie", "email"}
 
 func ownersParam() kit.Param {
 	return kit.Param{Name: "owners", Type: kit.Strings, Doc: "the owners whose notices go here; everybody's if not given"}
@@ -168,6 +168,21 @@ func opsgenieFn() kit.Function {
 			{Name: "key", Type: kit.Any, Required: true, Doc: "the API key, as secret"},
 			ownersParam(),
 			{Name: "url", Type: kit.Any, Default: value.String(notify.OpsgenieURL), Doc: "where the API is; of the European service https://api.eu.opsgenie.com/v2/alerts"},
+		},
+	}
+}
+
+func emailFn() kit.Function {
+	return kit.Function{
+		Name: "email", Kind: kit.Declare, Positional: 1, Doc: "A notification route: each notice is a mail, handed in by SMTP; what is told again is in the same thread.",
+		Params: []kit.Param{
+			{Name: "server", Type: kit.StringT, Required: true, Doc: "host:port of the mail server"},
+			{Name: "sender", Type: kit.StringT, Required: true, Doc: "the address that it comes from"},
+			{Name: "to", Type: kit.Strings, Required: true, Doc: "the addresses that it goes to"},
+			ownersParam(),
+			{Name: "user", Type: kit.StringT, Doc: "who hands it in; nobody in particular if not given"},
+			{Name: "password", Type: kit.Any, Doc: "the user's, as secret; none if not given"},
+			{Name: "tls", Type: kit.StringT, Default: value.String(string(notify.STARTTLS)), Doc: "starttls: encrypted from the second line on, or not at all; tls: from the first byte; none: for a server on this machine"},
 		},
 	}
 }

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/emersion/go-smtp"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
@@ -220,8 +224,17 @@ func TestNotificationServices(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.more = fmt.Sprintf(`notify = [slack(secret.file(%q)), pagerduty(secret.file(%q), url = %q), opsgenie(secret.file(%q), url = %q, owners = ["nobody"])],`,
-		secret+".url", secret, hook.URL+"/pagerduty", secret, hook.URL+"/opsgenie")
+	mails := &mailbox{}
+	server := smtp.NewServer(mails)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	s.more = fmt.Sprintf(`notify = [slack(secret.file(%q)), pagerduty(secret.file(%q), url = %q), opsgenie(secret.file(%q), url = %q, owners = ["nobody"]),
+		email(%q, sender = "runbook@example.org", to = ["oncall@example.org"], tls = "none")],`,
+		secret+".url", secret, hook.URL+"/pagerduty", secret, hook.URL+"/opsgenie", l.Addr())
 	s.project(t)
 	s.runbook(t, "bad", `return escalate("its storage is slow")`)
 	r := s.do(t, "run", "--json")
@@ -238,7 +251,20 @@ func TestNotificationServices(t *testing.T) {
 	if len(got) != 2 {
 		t.Errorf("told: %v", got)
 	}
+	if m := mails.text.String(); !strings.Contains(m, "Subject: runbook escalation bad") || !strings.Contains(m, "its storage is slow") {
+		t.Errorf("mailed: %q, %s", m, r.err)
+	}
 }
+
+// mailbox keeps the text of what a mail server is handed.
+type mailbox struct{ text bytes.Buffer }
+
+func (b *mailbox) NewSession(*smtp.Conn) (smtp.Session, error) { return b, nil }
+func (b *mailbox) Mail(string, *smtp.MailOptions) error        { return nil }
+func (b *mailbox) Rcpt(string, *smtp.RcptOptions) error        { return nil }
+func (b *mailbox) Reset()                                      {}
+func (b *mailbox) Logout() error                               { return nil }
+func (b *mailbox) Data(r io.Reader) error                      { _, err := io.Copy(&b.text, r); return err }
 
 func TestStateWithoutItsParts(t *testing.T) {
 	t.Parallel()

@@ -250,6 +250,17 @@ func names(manifests []sdk.Manifest) []string {
 func (o *opened) sinks(c *call) ([]notify.Sink, error) {
 	sinks := []notify.Sink{notify.Stderr(c.stdio.Err)}
 	for _, w := range o.settings.Notify {
+		if w.Service == "email" {
+			if w.Key != nil {
+				password, err := o.settings.Text(w.Key)
+				if err != nil {
+					return nil, err
+				}
+				w.Mail.Password = password
+			}
+			sinks = append(sinks, notify.Email(w.Mail, w.Wants))
+			continue
+		}
 		to, err := o.settings.URL(w.URL)
 		if err != nil {
 			return nil, err
