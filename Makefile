@@ -154,6 +154,10 @@ bench-store: ## measure the records of an action against the bare disk and SQLit
 bench-promtool: build ## measure runbook test against promtool test rules, on a week of 1,000 series; takes some minutes
 	go run ./cmd/runbook/bench -promtool $(or $(PROMTOOL),promtool) -runbook bin/runbook -rounds 3
 
+.PHONY: bench-plugins
+bench-plugins: ## measure starting and calling plugins against go-plugin's own example over gRPC
+	go run ./cmd/runbook/bench -plugins -rounds 40
+
 .PHONY: bench-parts
 bench-parts: ## run the Go benchmarks of the packages
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...

@@ -37,6 +37,7 @@ func run() error {
 		asking  = flag.Bool("guards", false, "measure what asking every guard costs instead")
 		worker  = flag.Bool("workers", false, "measure the start of a worker against runbook --version instead")
 		halting = flag.Bool("halt", false, "measure runbook halt against /bin/true instead")
+		hosting = flag.Bool("plugins", false, "measure starting and calling plugins against go-plugin's own example instead")
 		peers   = flag.String("promtool", "", "measure runbook test against these promtool binaries, separated by commas, instead")
 		atLeast = flag.Float64("at-least", 0, "fail if ansible-playbook takes less than this many times a run")
 	)
@@ -63,6 +64,9 @@ func run() error {
 	}
 	if *halting {
 		return halts(ctx, exe, root, *rounds)
+	}
+	if *hosting {
+		return plugins(ctx, root, *rounds)
 	}
 	if *peers != "" {
 		return promtool(ctx, exe, root, *rounds, strings.Split(*peers, ","))
