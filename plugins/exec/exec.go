@@ -31,6 +31,7 @@ type config struct {
 	Commands map[string][]string `rb:"commands" doc:"actions: name -> argv, argv[0] an absolute path; {target} and {label:NAME} in later arguments stand for the target's name and labels"`
 	Reads    map[string][]string `rb:"reads" doc:"queries: name -> argv; they must change nothing"`
 	Dir      string              `rb:"dir" default:"/" doc:"working directory"`
+	User     string              `rb:"user" doc:"the user, by name or number, as whom commands run, for which the engine has to run as root; the engine's own if not given"`
 	Env      map[string]string   `rb:"env" doc:"environment, besides RUNBOOK_KEY, RUNBOOK_TARGET and a fixed PATH; not for secrets"`
 }
 
@@ -57,7 +58,10 @@ func New() *sdk.Plugin {
 	return p
 }
 
-type plugin struct{ config config }
+type plugin struct {
+	config config
+	user   *sdk.User
+}
 
 func (x *plugin) configure(_ context.Context, c config) error {
 	for kind, list := range map[string]map[string][]string{"commands": c.Commands, "reads": c.Reads} {
@@ -74,6 +78,14 @@ func (x *plugin) configure(_ context.Context, c config) error {
 		if name == "" || strings.ContainsAny(name, "=\x00") || strings.HasPrefix(name, "RUNBOOK_") {
 			return problem.New(problem.Project, "env: %q cannot be set", name)
 		}
+	}
+	x.user = nil
+	if c.User != "" {
+		u, err := sdk.FindUser(c.User)
+		if err != nil {
+			return problem.New(problem.Project, "%v", err)
+		}
+		x.user = u
 	}
 	x.config = c
 	return nil
@@ -102,7 +114,7 @@ func (x *plugin) read(ctx context.Context, a command) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	r, err := sdk.RunCommand(ctx, sdk.Command{Argv: argv, Dir: x.config.Dir, Env: x.env()})
+	r, err := sdk.RunCommand(ctx, sdk.Command{Argv: argv, Dir: x.config.Dir, Env: x.env(), User: x.user})
 	if err != nil {
 		return result{}, withOutput(err)
 	}
@@ -118,7 +130,7 @@ func (x *plugin) run(c *sdk.Call, a command) (result, error) {
 		return result{}, err
 	}
 	cmd, err := c.Prepare(sdk.Command{
-		Argv: argv, Dir: x.config.Dir, Env: append(x.env(), "RUNBOOK_KEY="+c.Key, "RUNBOOK_TARGET="+c.Target.Name),
+		Argv: argv, Dir: x.config.Dir, User: x.user, Env: append(x.env(), "RUNBOOK_KEY="+c.Key, "RUNBOOK_TARGET="+c.Target.Name),
 	})
 	if err != nil {
 		return result{}, err

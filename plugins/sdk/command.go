@@ -19,6 +19,7 @@ type Command struct {
 	Dir    string   // "": the root directory
 	Env    []string // all of the environment: nothing is inherited
 	Output int      // how many bytes of each stream to keep, from its end; 0: 64 KiB
+	User   *User    // as whom it runs; nil: as the plugin's own user
 	// Grace is the time between asking the group to end and killing it; 0: 400ms. It is cut to half of what is left until
 	// the engine kills the plugin.
 	Grace time.Duration
@@ -101,6 +102,7 @@ func (c Command) build() (*exec.Cmd, output) {
 	if cmd.Env == nil {
 		cmd.Env = []string{}
 	}
+	cmd.SysProcAttr = asUser(c.User)
 	return cmd, out
 }
 

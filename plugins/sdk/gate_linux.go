@@ -26,6 +26,7 @@ func startGate(c Command) (*gated, *pluginpb.Child, error) {
 	cmd, out := c.build()
 	cmd.Path = "/proc/self/exe"
 	cmd.Args = os.Args
+	cmd.SysProcAttr = nil // it becomes the user together with the command: whoever that is need not be able to start this program
 	cmd.Env = append(os.Environ(), gate.Env+"="+strconv.Itoa(os.Getpid()))
 	cmd.ExtraFiles = []*os.File{leaveR, reportW}
 	p, err := proc.Start(cmd, proc.Options{})
@@ -41,7 +42,7 @@ func startGate(c Command) (*gated, *pluginpb.Child, error) {
 		_, _ = p.Wait()
 	}
 	g.leave = func(c Command) error {
-		if _, err := leaveW.Write(gate.Order(c.Argv, c.Env)); err != nil {
+		if _, err := leaveW.Write(gate.Order(c.Argv, c.Env, c.User)); err != nil {
 			return fmt.Errorf("the waiting process is gone: %w", err)
 		}
 		_ = leaveW.Close()

@@ -5,7 +5,10 @@
 // with a large plugin SDK in it takes eight milliseconds to get to main; this takes one.
 package gate
 
-import "bytes"
+import (
+	"bytes"
+	"strconv"
+)
 
 // Env makes a process wait, if its value is the number of the parent process. A command never sees it.
 const Env = "RUNBOOK_PLUGIN_GATE"
@@ -16,8 +19,15 @@ const (
 	Report = 4 // closed by becoming the command; otherwise says why not
 )
 
-// Order is what to become. No argument and no variable can hold a zero byte; the end marks a whole order.
-func Order(argv, env []string) []byte {
+// Identity is a user as whom a command runs.
+type Identity struct {
+	UID, GID uint32
+	Groups   []uint32 // besides GID
+}
+
+// Order is what to become, and as whom; nil is as the plugin's own user. No argument and no variable can hold a zero byte; the end marks a whole
+// order.
+func Order(argv, env []string, who *Identity) []byte {
 	var b []byte
 	for _, a := range argv {
 		b = append(append(append(b, 'a'), a...), 0)
@@ -25,25 +35,41 @@ func Order(argv, env []string) []byte {
 	for _, e := range env {
 		b = append(append(append(b, 'e'), e...), 0)
 	}
+	if who != nil {
+		for _, id := range append([]uint32{who.UID, who.GID}, who.Groups...) {
+			b = append(strconv.AppendUint(append(b, 'i'), uint64(id), 10), 0)
+		}
+	}
 	return append(b, '.')
 }
 
+type order struct {
+	argv, env []string
+	ids       []uint32 // uid, gid and groups; none: stay who we are
+}
+
 // parse takes an order apart. One that is cut is refused: whoever sent it is gone.
-func parse(order []byte) (argv, env []string, ok bool) {
-	order, ok = bytes.CutSuffix(order, []byte{'.'})
-	for ok && len(order) > 0 {
+func parse(text []byte) (o order, ok bool) {
+	text, ok = bytes.CutSuffix(text, []byte{'.'})
+	for ok && len(text) > 0 {
 		var part []byte
-		if part, order, ok = bytes.Cut(order, []byte{0}); !ok || len(part) == 0 {
-			return nil, nil, false
+		if part, text, ok = bytes.Cut(text, []byte{0}); !ok || len(part) == 0 {
+			return order{}, false
 		}
 		switch part[0] {
 		case 'a':
-			argv = append(argv, string(part[1:]))
+			o.argv = append(o.argv, string(part[1:]))
 		case 'e':
-			env = append(env, string(part[1:]))
+			o.env = append(o.env, string(part[1:]))
+		case 'i':
+			id, err := strconv.ParseUint(string(part[1:]), 10, 32)
+			if err != nil {
+				return order{}, false
+			}
+			o.ids = append(o.ids, uint32(id))
 		default:
-			return nil, nil, false
+			return order{}, false
 		}
 	}
-	return argv, env, ok && len(argv) > 0
+	return o, ok && len(o.argv) > 0 && len(o.ids) != 1
 }

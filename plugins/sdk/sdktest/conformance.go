@@ -256,7 +256,7 @@ func (s Suite) effect(t *testing.T, e Effect) {
 	// Killed after it is ready and before it is told to go: nothing has happened, and nobody says that it has.
 	early := e.Action
 	early.Key += "-early"
-	receipt := s.ready(t, p, early)
+	receipt := p.Ready(early)
 	is("before it is told to go", false)
 	p.Kill()
 	is("when it was killed before it was told to go", false)
@@ -279,22 +279,6 @@ func (s Suite) effect(t *testing.T, e Effect) {
 	}
 	is("after the same key again", true)
 	e.Undo()
-}
-
-// ready brings an action to where it waits to be told to go.
-func (s Suite) ready(t *testing.T, p *Program, a Action) (receipt []byte) {
-	t.Helper()
-	stream, err := p.rpc.Execute(t.Context())
-	p.check(err)
-	p.check(stream.Send(&pluginpb.ExecuteInput{Input: &pluginpb.ExecuteInput_Request{Request: &pluginpb.ExecuteRequest{
-		Function: a.Function, Args: p.dict(a.Args), Key: a.Key, TimeoutNs: int64(10 * time.Second), Target: target(a.Target),
-	}}}))
-	ev, err := stream.Recv()
-	p.check(err)
-	if ev.GetStarted() == nil {
-		t.Fatalf("the first event is %v, not Started", ev)
-	}
-	return ev.GetStarted().GetReceipt()
 }
 
 // probe asks a new process what became of an action; never may the answer be wrong.

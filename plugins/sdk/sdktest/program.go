@@ -99,6 +99,39 @@ func Start(t testing.TB, argv ...string) *Program {
 	return p
 }
 
+// Ready brings an action to where it waits to be told to go, leaves it there, and returns its receipt.
+func (p *Program) Ready(a Action) (receipt []byte) {
+	p.t.Helper()
+	_, receipt = p.ready(a)
+	return receipt
+}
+
+// Begin brings an action to where it acts, leaves it there, and returns its receipt.
+func (p *Program) Begin(a Action) (receipt []byte) {
+	p.t.Helper()
+	stream, receipt := p.ready(a)
+	p.check(stream.Send(&pluginpb.ExecuteInput{Input: &pluginpb.ExecuteInput_Proceed{Proceed: &pluginpb.Proceed{Go: true}}}))
+	ev, err := stream.Recv()
+	p.check(err)
+	if ev.GetActing() == nil {
+		p.t.Fatalf("after it was told to go it says %v, not Acting", ev)
+	}
+	return receipt
+}
+
+func (p *Program) ready(a Action) (pluginpb.Plugin_ExecuteClient, []byte) {
+	p.t.Helper()
+	stream, err := p.rpc.Execute(p.t.Context())
+	p.check(err)
+	p.check(stream.Send(p.request(a)))
+	ev, err := stream.Recv()
+	p.check(err)
+	if ev.GetStarted() == nil {
+		p.t.Fatalf("the first event is %v, not Started", ev)
+	}
+	return stream, ev.GetStarted().GetReceipt()
+}
+
 // Kill ends it as kill -9 does.
 func (p *Program) Kill() {
 	_ = p.cmd.Process.Kill()

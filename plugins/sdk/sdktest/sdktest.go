@@ -83,15 +83,9 @@ type Outcome struct {
 // Act carries an action out, and tells it to go once it has started.
 func (h *Harness) Act(a Action) Outcome {
 	h.t.Helper()
-	if a.Timeout == 0 {
-		a.Timeout = 10 * time.Second
-	}
 	s, err := h.rpc.Execute(h.t.Context())
 	h.check(err)
-	h.check(s.Send(&pluginpb.ExecuteInput{Input: &pluginpb.ExecuteInput_Request{Request: &pluginpb.ExecuteRequest{
-		Function: a.Function, Args: h.dict(a.Args), Key: a.Key, TimeoutNs: int64(a.Timeout),
-		Target: target(a.Target),
-	}}}))
+	h.check(s.Send(h.request(a)))
 	var out Outcome
 	for {
 		ev, err := s.Recv()
@@ -119,6 +113,17 @@ func (h *Harness) Act(a Action) Outcome {
 			return out
 		}
 	}
+}
+
+// request is the first message of an action.
+func (h *Harness) request(a Action) *pluginpb.ExecuteInput {
+	h.t.Helper()
+	if a.Timeout == 0 {
+		a.Timeout = 10 * time.Second
+	}
+	return &pluginpb.ExecuteInput{Input: &pluginpb.ExecuteInput_Request{Request: &pluginpb.ExecuteRequest{
+		Function: a.Function, Args: h.dict(a.Args), Key: a.Key, TimeoutNs: int64(a.Timeout), Target: target(a.Target),
+	}}}
 }
 
 // Plan asks what an action would do.

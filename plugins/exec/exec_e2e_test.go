@@ -1,0 +1,143 @@
+//go:build e2e
+
+package exec_test
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk"
+	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
+	"github.com/seed1de3961f/runbook/plugins/sdk/sdktest"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+)
+
+// program is the plugin in the program that is shipped.
+func program(t *testing.T) []string {
+	t.Helper()
+	exe, err := filepath.Abs("../../bin/runbook")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{exe, "plugin", "serve", "exec"}
+}
+
+func argv(args ...string) value.List {
+	var l value.List
+	for _, a := range args {
+		l = append(l, value.String(a))
+	}
+	return l
+}
+
+func dict(name string, v value.Value) value.Dict {
+	return value.Dict{{Key: value.String(name), Value: v}}
+}
+
+func TestE2EConformance(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "touched")
+	sdktest.Conformance(t, sdktest.Suite{
+		Argv: program(t),
+		Config: value.Dict{
+			{Key: value.String("commands"), Value: dict("touch", argv("/usr/bin/touch", file))},
+			{Key: value.String("reads"), Value: dict("id", argv("/usr/bin/id"))},
+		},
+		Queries: []sdktest.Question{{Function: "read", Args: dict("command", value.String("id"))}},
+		Effects: []sdktest.Effect{{
+			Action: sdktest.Action{Function: "run", Args: dict("command", value.String("touch")), Key: "k1", Target: sdk.Target{Key: "instance=w3", Name: "w3"}},
+			Happened: func() bool {
+				_, err := os.Stat(file)
+				return err == nil
+			},
+			Undo: func() { _ = os.Remove(file) },
+		}},
+	})
+}
+
+// A command runs as the user of the connection, with that one's groups and no rights of the engine's, and still ends with the plugin.
+func TestE2EUser(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		p := sdktest.Start(t, program(t)...)
+		if err := p.Configure(dict("user", value.String("nobody"))); err == nil || !strings.Contains(err.Error(), "only root can run a command as another user") {
+			t.Errorf("%v", err)
+		}
+		return
+	}
+	dir, err := os.MkdirTemp("", "rb") //nolint:usetesting // nobody must be able to get there
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o777); err != nil { //nolint:gosec // for nobody
+		t.Fatal(err)
+	}
+	const status = `grep -E '^(Uid|Gid|Groups|CapEff|NoNewPrivs):' /proc/self/status | tr '\t' ' '`
+	config := value.Dict{
+		{Key: value.String("user"), Value: value.String("nobody")},
+		{Key: value.String("reads"), Value: dict("who", argv("/bin/sh", "-c", status))},
+		{Key: value.String("commands"), Value: value.Dict{
+			{Key: value.String("who"), Value: argv("/bin/sh", "-c", status)},
+			{Key: value.String("steal"), Value: argv("/bin/cat", "/etc/shadow")},
+			{Key: value.String("hang"), Value: argv("/bin/sh", "-c", "echo $$ > "+dir+"/pid.new; mv "+dir+"/pid.new "+dir+"/pid; exec sleep 60")},
+		}},
+	}
+	p := sdktest.Start(t, program(t)...)
+	if err := p.Configure(config); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"Uid: 65534 65534 65534 65534", "Gid: 65534 65534 65534 65534", "Groups: 65534", "CapEff: 0000000000000000"}
+	said := func(v value.Value) string {
+		d, _ := v.(value.Dict)
+		for _, e := range d {
+			if e.Key == value.String("stdout") {
+				s, _ := e.Value.(value.String)
+				return string(s)
+			}
+		}
+		return ""
+	}
+	v, err := p.Query(t.Context(), "read", dict("command", value.String("who")))
+	o := p.Act(sdktest.Action{Function: "run", Args: dict("command", value.String("who")), Key: "k1"})
+	if err != nil || o.Outcome != pluginpb.Outcome_OUTCOME_SUCCEEDED {
+		t.Fatalf("%v, %+v", err, o)
+	}
+	for _, w := range want {
+		if !strings.Contains(said(v), w) || !strings.Contains(said(o.Value), w) {
+			t.Errorf("want %q; a query runs as\n%sand an action as\n%s", w, said(v), said(o.Value))
+		}
+	}
+	if o := p.Act(sdktest.Action{Function: "run", Args: dict("command", value.String("steal")), Key: "k2"}); o.Outcome != pluginpb.Outcome_OUTCOME_FAILED || !strings.Contains(o.Message, "Permission denied") {
+		t.Errorf("it reads what is root's: %+v", o)
+	}
+
+	_ = p.Begin(sdktest.Action{Function: "run", Args: dict("command", value.String("hang")), Key: "k3"})
+	pid := pidOf(t, filepath.Join(dir, "pid"))
+	p.Kill()
+	for deadline := time.Now().Add(5 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+			t.Fatal("the command has outlived the plugin")
+		}
+	}
+}
+
+// pidOf waits for a file with the number of a process.
+func pidOf(t *testing.T, path string) int {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		text, err := os.ReadFile(path)
+		if pid, perr := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && perr == nil {
+			return pid
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the command has not begun: %v", err)
+		}
+	}
+}
