@@ -120,8 +120,11 @@ func TestE2EUser(t *testing.T) {
 	_ = p.Begin(sdktest.Action{Function: "run", Args: dict("command", value.String("hang")), Key: "k3"})
 	pid := pidOf(t, filepath.Join(dir, "pid"))
 	p.Kill()
-	for deadline := time.Now().Add(5 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	patience := time.After(5 * time.Second)
+	for look := time.Tick(10 * time.Millisecond); syscall.Kill(pid, 0) == nil; {
+		select {
+		case <-look:
+		case <-patience:
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 			t.Fatal("the command has outlived the plugin")
 		}
@@ -131,12 +134,15 @@ func TestE2EUser(t *testing.T) {
 // pidOf waits for a file with the number of a process.
 func pidOf(t *testing.T, path string) int {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	patience := time.After(5 * time.Second)
+	for look := time.Tick(10 * time.Millisecond); ; {
 		text, err := os.ReadFile(path)
 		if pid, perr := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && perr == nil {
 			return pid
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-look:
+		case <-patience:
 			t.Fatalf("the command has not begun: %v", err)
 		}
 	}

@@ -25,24 +25,11 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/sdktest"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/plugins/systemd"
+	"github.com/seed1de3961f/runbook/plugins/systemd/systemdtest"
 )
-
-// boot makes a real systemd process 1 of namespaces of its own, on a file system that it cannot write, with nothing to run but the units of the test.
-const boot = `
-set -e
-mount --make-rprivate /
-mount -t tmpfs tmpfs /run
-mkdir -p /run/systemd/system
-cp "$1"/* /run/systemd/system/
-umount -l /sys/fs/cgroup 2>/dev/null || true
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount -o remount,bind,ro / || mount --bind -o ro / /
-exec env -i container=docker PATH=/usr/sbin:/usr/bin:/sbin:/bin "$2" --system --unit=lab.target --log-target=console --show-status=no
-`
 
 // units are those of the test. None has the usual dependencies, which would start half of a machine.
 var units = map[string]string{
-	"lab.target":     "[Unit]\nDefaultDependencies=no\n",
 	"worker.service": "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep infinity\n",
 	"broken.service": "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/false\n",
 	"slow.service":   "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/sleep 5\n",
@@ -52,44 +39,7 @@ var units = map[string]string{
 // newSystemd starts one and returns the path of its socket.
 func newSystemd(t *testing.T) string {
 	t.Helper()
-	program := "/lib/systemd/systemd"
-	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("%v: install the package systemd", err)
-	}
-	dir := t.TempDir()
-	for name, text := range units {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var log bytes.Buffer
-	cmd := exec.Command("unshare", "--fork", "--pid", "--mount", "--cgroup", "--mount-proc", "--kill-child", "sh", "-c", boot, "boot", dir, program)
-	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.WaitDelay = time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("%v: it takes root, and the package util-linux", err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); <-ended })
-	children := fmt.Sprintf("/proc/%d/task/%d/children", cmd.Process.Pid, cmd.Process.Pid)
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("systemd ended: %v\n%s", err, &log)
-		default:
-		}
-		text, _ := os.ReadFile(children)
-		if pid := strings.TrimSpace(string(text)); pid != "" {
-			if _, err := os.Stat("/proc/" + pid + "/root/run/systemd/private"); err == nil {
-				return proxy(t, pid)
-			}
-		}
-	}
-	t.Fatalf("systemd is not ready after a minute\n%s", &log)
-	return ""
+	return proxy(t, systemdtest.Start(t, units))
 }
 
 // envProxy makes the test binary the proxy below.

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -62,4 +63,34 @@ func interrupted(t *testing.T, l *lab) {
 	if steps := s.actions(); len(steps) != 1 || steps[0].State != action.Succeeded || !slices.Equal(s.lines("began"), s.lines("ended")) {
 		t.Errorf("recorded: %+v; began %q, ended %q", steps, s.lines("began"), s.lines("ended"))
 	}
+}
+
+// A reader that does not want all of the output leaves no process, no directory and nothing unsettled behind.
+func piped(t *testing.T, l *lab) {
+	s := l.newSite(t, "", map[string]string{"worker": slow})
+	s.letGo()
+	for range 3 {
+		cmd, out, errs := s.command()
+		cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `"$0" run --target "$1" -v 2>&1 | head -1`, s.exe, stuck}
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("%v\n%s%s", err, out, errs)
+		}
+		if n := strings.Count(out.String(), "\n"); n != 1 {
+			t.Errorf("%d lines: %s", n, out)
+		}
+		s.nothingRuns()
+	}
+	// The signal came with the second line that it wrote, before it acted: the next run does.
+	r, exit := s.run()
+	if _, act := s.evaluation(r, "worker"); exit != problem.ExitOK || act == nil || act.State != action.Succeeded {
+		t.Errorf("exit %d\n%s", exit, show(r))
+	}
+	if acts, began := s.actions(), s.lines("began"); len(acts) != 1 || len(began) != 1 {
+		t.Errorf("actions: %+v, begun: %q", acts, began)
+	}
+	left, err := filepath.Glob(filepath.Join(s.state, "plugins", "*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	s.does(problem.ExitOK, "status")
 }

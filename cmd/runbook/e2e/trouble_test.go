@@ -42,6 +42,8 @@ func TestE2ETrouble(t *testing.T) {
 		"ticks of one runbook never overlap":      overlapping,
 		"a long action starves nobody":            starving,
 		"an escalation is told once":              toldOnce,
+		"a reader that goes away":                 piped,
+		"systemd starts and stops runs":           scheduled,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
