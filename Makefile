@@ -62,9 +62,12 @@ halts: ## set HALTS (10000) halts against processes that start actions in a loop
 PROCESSES := ^Test(Scripts|Killed|Bad|Secrets|Questions|Mistakes|Disk)
 RACED     := run|halt|approve|backup|cleanup|replay|test
 
+# Long tests of one goroutine, and those of a clock, which the race detector slows down tenfold: there is nothing in them for it.
+ALONE := ^Test(Pieces|InterruptedCapture|SpansAreSteps|Speed|Crafted)$$
+
 .PHONY: race
 race: ## run the tests with the race detector, of those that start the real program only some
-	GORACE=atexit_sleep_ms=0 go test -race -timeout 20m $$(go list ./... | grep -v /runbook/cli$$)
+	GORACE=atexit_sleep_ms=0 go test -race -timeout 20m -skip '$(ALONE)' $$(go list ./... | grep -v /runbook/cli$$)
 	GORACE=atexit_sleep_ms=0 go test -race -timeout 20m -skip '$(PROCESSES)' ./cmd/runbook/cli
 	GORACE=atexit_sleep_ms=0 go test -race -timeout 20m -run '^TestScripts$$/^($(RACED))$$' ./cmd/runbook/cli
 

@@ -257,7 +257,7 @@ func TestPieces(t *testing.T) {
 
 // A recording that ends at any question goes on from there, and is byte for byte the one that was not interrupted. A line that was written in part is
 // fetched again.
-func TestInterrupted(t *testing.T) {
+func TestInterruptedCapture(t *testing.T) {
 	t.Parallel()
 	live := scraped(t, 2, begin, 9*time.Hour)
 	o := capture.Options{Reads: reads(t), From: begin.Add(2 * time.Hour), To: begin.Add(8 * time.Hour), Step: time.Minute}
