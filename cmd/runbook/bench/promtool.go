@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -63,9 +62,7 @@ func promtool(ctx context.Context, exe, root string, rounds int, peers []string)
 				continue
 			}
 			r.took = append(r.took, time.Since(began))
-			if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-				r.kib = max(r.kib, u.Maxrss)
-			}
+			r.kib = max(r.kib, memoryOf(cmd.ProcessState))
 		}
 		fmt.Fprintf(os.Stderr, "\rround %d of %d", round, rounds)
 	}
