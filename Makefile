@@ -62,8 +62,8 @@ halts: ## set HALTS (10000) halts against processes that start actions in a loop
 PROCESSES := ^Test(Scripts|Killed|Bad|Secrets|Questions|Mistakes|Disk)
 RACED     := run|halt|approve|backup|cleanup|replay|test
 
-# Long tests of one goroutine, and those of a clock, which the race detector slows down tenfold: there is nothing in them for it.
-ALONE := ^Test(Pieces|InterruptedCapture|SpansAreSteps|Speed|Crafted)$$
+# Long tests of one goroutine: there is nothing in them for the race detector.
+ALONE := ^Test(Pieces|InterruptedCapture|SpansAreSteps)$$
 
 .PHONY: race
 race: ## run the tests with the race detector, of those that start the real program only some

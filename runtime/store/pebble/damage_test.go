@@ -84,11 +84,11 @@ func TestDamageIsNeverSilent(t *testing.T) {
 			name            string
 			commits, filler int
 			places          int // in each file
-		}{{"a few commits", 12, 0, 90}, {"many commits", 150, 0, 110}, {"several files", 30, 120, 150}} {
+		}{{"a few commits", 12, 0, 120}, {"many commits", 150, 0, 150}, {"several files", 30, 120, 150}} {
 			t.Run(x.name, func(t *testing.T) {
 				t.Parallel()
 				if raced {
-					x.places = 5
+					x.places = 12
 				}
 				mem := image(t, x.commits)
 				cfg := memConfig(t, mem)
