@@ -259,13 +259,18 @@ func (l *lab) wait(what string, done func() (ok bool, seen string, err error)) {
 
 func waitFor(t *testing.T, what string, done func() (ok bool, seen string, err error)) {
 	t.Helper()
-	for deadline := time.Now().Add(aWhile); ; <-time.After(poll) {
+	waitAtMost(t, aWhile, what, done)
+}
+
+func waitAtMost(t *testing.T, bound time.Duration, what string, done func() (ok bool, seen string, err error)) {
+	t.Helper()
+	for deadline := time.Now().Add(bound); ; <-time.After(poll) {
 		ok, seen, err := done()
 		if ok && err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %s for %s; %s %v", aWhile, what, seen, err)
+			t.Fatalf("waited %s for %s; %s %v", bound, what, seen, err)
 		}
 	}
 }

@@ -44,6 +44,7 @@ func TestE2ETrouble(t *testing.T) {
 		"an escalation is told once":              toldOnce,
 		"a reader that goes away":                 piped,
 		"systemd starts and stops runs":           scheduled,
+		"cron starts runs":                        cronStarts,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
