@@ -9,6 +9,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/exec"
 	"github.com/seed1de3961f/runbook/plugins/http"
 	"github.com/seed1de3961f/runbook/plugins/prometheus"
+	"github.com/seed1de3961f/runbook/plugins/redis"
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/systemd"
 )
@@ -26,6 +27,7 @@ func All() []Plugin {
 		{"exec", exec.New},
 		{"http", http.New},
 		{"prometheus", prometheus.New},
+		{"redis", redis.New},
 		{"systemd", systemd.New},
 	}
 }

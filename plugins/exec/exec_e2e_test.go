@@ -17,40 +17,18 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 )
 
-// program is the plugin in the program that is shipped.
-func program(t *testing.T) []string {
-	t.Helper()
-	exe, err := filepath.Abs("../../bin/runbook")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return []string{exe, "plugin", "serve", "exec"}
-}
-
-func argv(args ...string) value.List {
-	var l value.List
-	for _, a := range args {
-		l = append(l, value.String(a))
-	}
-	return l
-}
-
-func dict(name string, v value.Value) value.Dict {
-	return value.Dict{{Key: value.String(name), Value: v}}
-}
-
 func TestE2EConformance(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "touched")
 	sdktest.Conformance(t, sdktest.Suite{
-		Argv: program(t),
+		Argv: sdktest.Bundled(t, "exec"),
 		Config: value.Dict{
-			{Key: value.String("commands"), Value: dict("touch", argv("/usr/bin/touch", file))},
-			{Key: value.String("reads"), Value: dict("id", argv("/usr/bin/id"))},
+			{Key: value.String("commands"), Value: sdktest.Dict("touch", sdktest.Texts("/usr/bin/touch", file))},
+			{Key: value.String("reads"), Value: sdktest.Dict("id", sdktest.Texts("/usr/bin/id"))},
 		},
-		Queries: []sdktest.Question{{Function: "read", Args: dict("command", value.String("id"))}},
+		Queries: []sdktest.Question{{Function: "read", Args: sdktest.Dict("command", value.String("id"))}},
 		Effects: []sdktest.Effect{{
-			Action: sdktest.Action{Function: "run", Args: dict("command", value.String("touch")), Key: "k1", Target: sdk.Target{Key: "instance=w3", Name: "w3"}},
+			Action: sdktest.Action{Function: "run", Args: sdktest.Dict("command", value.String("touch")), Key: "k1", Target: sdk.Target{Key: "instance=w3", Name: "w3"}},
 			Happened: func() bool {
 				_, err := os.Stat(file)
 				return err == nil
@@ -64,8 +42,8 @@ func TestE2EConformance(t *testing.T) {
 func TestE2EUser(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		p := sdktest.Start(t, program(t)...)
-		if err := p.Configure(dict("user", value.String("nobody"))); err == nil || !strings.Contains(err.Error(), "only root can run a command as another user") {
+		p := sdktest.Start(t, sdktest.Bundled(t, "exec")...)
+		if err := p.Configure(sdktest.Dict("user", value.String("nobody"))); err == nil || !strings.Contains(err.Error(), "only root can run a command as another user") {
 			t.Errorf("%v", err)
 		}
 		return
@@ -81,14 +59,14 @@ func TestE2EUser(t *testing.T) {
 	const status = `grep -E '^(Uid|Gid|Groups|CapEff|NoNewPrivs):' /proc/self/status | tr '\t' ' '`
 	config := value.Dict{
 		{Key: value.String("user"), Value: value.String("nobody")},
-		{Key: value.String("reads"), Value: dict("who", argv("/bin/sh", "-c", status))},
+		{Key: value.String("reads"), Value: sdktest.Dict("who", sdktest.Texts("/bin/sh", "-c", status))},
 		{Key: value.String("commands"), Value: value.Dict{
-			{Key: value.String("who"), Value: argv("/bin/sh", "-c", status)},
-			{Key: value.String("steal"), Value: argv("/bin/cat", "/etc/shadow")},
-			{Key: value.String("hang"), Value: argv("/bin/sh", "-c", "echo $$ > "+dir+"/pid.new; mv "+dir+"/pid.new "+dir+"/pid; exec sleep 60")},
+			{Key: value.String("who"), Value: sdktest.Texts("/bin/sh", "-c", status)},
+			{Key: value.String("steal"), Value: sdktest.Texts("/bin/cat", "/etc/shadow")},
+			{Key: value.String("hang"), Value: sdktest.Texts("/bin/sh", "-c", "echo $$ > "+dir+"/pid.new; mv "+dir+"/pid.new "+dir+"/pid; exec sleep 60")},
 		}},
 	}
-	p := sdktest.Start(t, program(t)...)
+	p := sdktest.Start(t, sdktest.Bundled(t, "exec")...)
 	if err := p.Configure(config); err != nil {
 		t.Fatal(err)
 	}
@@ -103,8 +81,8 @@ func TestE2EUser(t *testing.T) {
 		}
 		return ""
 	}
-	v, err := p.Query(t.Context(), "read", dict("command", value.String("who")))
-	o := p.Act(sdktest.Action{Function: "run", Args: dict("command", value.String("who")), Key: "k1"})
+	v, err := p.Query(t.Context(), "read", sdktest.Dict("command", value.String("who")))
+	o := p.Act(sdktest.Action{Function: "run", Args: sdktest.Dict("command", value.String("who")), Key: "k1"})
 	if err != nil || o.Outcome != pluginpb.Outcome_OUTCOME_SUCCEEDED {
 		t.Fatalf("%v, %+v", err, o)
 	}
@@ -113,11 +91,11 @@ func TestE2EUser(t *testing.T) {
 			t.Errorf("want %q; a query runs as\n%sand an action as\n%s", w, said(v), said(o.Value))
 		}
 	}
-	if o := p.Act(sdktest.Action{Function: "run", Args: dict("command", value.String("steal")), Key: "k2"}); o.Outcome != pluginpb.Outcome_OUTCOME_FAILED || !strings.Contains(o.Message, "Permission denied") {
+	if o := p.Act(sdktest.Action{Function: "run", Args: sdktest.Dict("command", value.String("steal")), Key: "k2"}); o.Outcome != pluginpb.Outcome_OUTCOME_FAILED || !strings.Contains(o.Message, "Permission denied") {
 		t.Errorf("it reads what is root's: %+v", o)
 	}
 
-	_ = p.Begin(sdktest.Action{Function: "run", Args: dict("command", value.String("hang")), Key: "k3"})
+	_ = p.Begin(sdktest.Action{Function: "run", Args: sdktest.Dict("command", value.String("hang")), Key: "k3"})
 	pid := pidOf(t, filepath.Join(dir, "pid"))
 	p.Kill()
 	patience := time.After(5 * time.Second)

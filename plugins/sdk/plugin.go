@@ -186,6 +186,24 @@ type ProbeAnswer struct {
 	Message string
 }
 
+// again is how long a probe waits before it believes that nothing has happened: a request that was still on its way has arrived by then.
+const again = time.Second
+
+// LookTwice is for a probe that looks at the state of something: what does not show as done is looked at once more a second later, because the request of a
+// process that was killed may still be on its way.
+func LookTwice(ctx context.Context, look func() (ProbeAnswer, error)) (ProbeAnswer, error) {
+	a, err := look()
+	if err != nil || a.State == ProbeDone {
+		return a, err
+	}
+	select {
+	case <-time.After(again):
+	case <-ctx.Done():
+		return ProbeAnswer{}, context.Cause(ctx)
+	}
+	return look()
+}
+
 // ProbeFunc adds to the action of that name how to find out later whether it happened. It has no effect.
 func ProbeFunc[A any](p *Plugin, action string, fn func(ctx context.Context, pr Probe, args A) (ProbeAnswer, error)) {
 	f, meta := p.action("ProbeFunc", action)

@@ -190,9 +190,6 @@ func (x *plugin) plan(v verb) func(context.Context, sdk.Target, unitArgs) (sdk.P
 	}
 }
 
-// again is how long a probe waits before it looks a second time: a request that was still on its way has arrived by then.
-const again = time.Second
-
 // probe tells from the unit whether the action has happened. That another one did the same meanwhile cannot be told apart, and need not be: the
 // unit is as it was to be.
 func (x *plugin) probe(v verb) func(context.Context, sdk.Probe, unitArgs) (sdk.ProbeAnswer, error) {
@@ -202,31 +199,21 @@ func (x *plugin) probe(v verb) func(context.Context, sdk.Probe, unitArgs) (sdk.P
 			return sdk.ProbeAnswer{State: sdk.ProbeUnknown, Message: "the receipt is not one of this unit"}, nil
 		}
 		return with(ctx, x, func(ctx context.Context, c *systemd.Conn) (sdk.ProbeAnswer, error) {
-			var u unit
-			for i := range 2 {
-				if i > 0 {
-					select {
-					case <-time.After(again):
-					case <-ctx.Done():
-						return sdk.ProbeAnswer{}, ctx.Err()
-					}
-				}
-				var err error
-				if u, err = look(ctx, c, a.Unit); err != nil {
-					return sdk.ProbeAnswer{}, err
-				}
+			return sdk.LookTwice(ctx, func() (sdk.ProbeAnswer, error) {
+				u, err := look(ctx, c, a.Unit)
 				switch {
+				case err != nil:
+					return sdk.ProbeAnswer{}, err
 				case u.job:
 					return sdk.ProbeAnswer{State: sdk.ProbeUnknown, Message: a.Unit + " has a job that has not ended"}, nil
 				case v.since(u, before):
 					return sdk.ProbeAnswer{State: sdk.ProbeDone, Message: a.Unit + " is " + u.state() + ", invocation " + u.Invocation + ", before " + before.Invocation}, nil
+				case u.Invocation == "" || u.Invocation != before.Invocation:
+					// systemd forgets a unit that has ended and that nothing refers to, with its invocation: that it shows none says nothing.
+					return sdk.ProbeAnswer{State: sdk.ProbeUnknown, Message: a.Unit + " is " + u.state() + ", and systemd does not know what it was before"}, nil
 				}
-			}
-			// systemd forgets a unit that has ended and that nothing refers to, with its invocation: that it shows none says nothing.
-			if u.Invocation == "" || u.Invocation != before.Invocation {
-				return sdk.ProbeAnswer{State: sdk.ProbeUnknown, Message: a.Unit + " is " + u.state() + ", and systemd does not know what it was before"}, nil
-			}
-			return sdk.ProbeAnswer{State: sdk.ProbeNotDone, Message: a.Unit + " is still of the same invocation, " + u.state()}, nil
+				return sdk.ProbeAnswer{State: sdk.ProbeNotDone, Message: a.Unit + " is still of the same invocation, " + u.state()}, nil
+			})
 		})
 	}
 }

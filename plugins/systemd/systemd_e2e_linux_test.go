@@ -3,7 +3,6 @@
 package systemd_test
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
@@ -99,7 +98,7 @@ func proxy(t *testing.T, pid string) string {
 func newHarness(t *testing.T, more ...any) *sdktest.Harness {
 	t.Helper()
 	h := sdktest.New(t, systemd.New())
-	if err := h.Configure(dict(append([]any{"units", texts("worker.service", "broken.service", "slow.service", "no*.service")}, more...)...)); err != nil {
+	if err := h.Configure(sdktest.Dict(append([]any{"units", sdktest.Texts("worker.service", "broken.service", "slow.service", "no*.service")}, more...)...)); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -107,7 +106,7 @@ func newHarness(t *testing.T, more ...any) *sdktest.Harness {
 
 func look(t *testing.T, h *sdktest.Harness, unit string) (active, invocation string, pid int) {
 	t.Helper()
-	v, err := h.Query(t.Context(), "unit", dict("unit", value.String(unit)))
+	v, err := h.Query(t.Context(), "unit", sdktest.Dict("unit", value.String(unit)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,14 +118,7 @@ func look(t *testing.T, h *sdktest.Harness, unit string) (active, invocation str
 }
 
 func on(verb, unit string) sdktest.Action {
-	return sdktest.Action{Function: verb, Args: dict("unit", value.String(unit)), Target: target, Key: "key-" + verb, Timeout: 20 * time.Second}
-}
-
-func expect(t *testing.T, out sdktest.Outcome, want pluginpb.Outcome, message string) {
-	t.Helper()
-	if out.Outcome != want || !strings.Contains(out.Message, message) {
-		t.Errorf("got %s %q, want %s %q", out.Outcome, out.Message, want, message)
-	}
+	return sdktest.Action{Function: verb, Args: sdktest.Dict("unit", value.String(unit)), Target: target, Key: "key-" + verb, Timeout: 20 * time.Second}
 }
 
 func TestE2ESystemd(t *testing.T) {
@@ -142,14 +134,14 @@ func exercise(t *testing.T, h *sdktest.Harness) {
 	if active, invocation, pid := look(t, h, "worker.service"); active != "inactive" || invocation != "" || pid != 0 {
 		t.Fatalf("at first: %s %q %d", active, invocation, pid)
 	}
-	v, err := h.Query(t.Context(), "unit", dict("unit", value.String("none.service")))
+	v, err := h.Query(t.Context(), "unit", sdktest.Dict("unit", value.String("none.service")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if l, _ := v.(value.Dict).Get("load"); l != value.String("not-found") {
 		t.Errorf("load of a unit that is not there: %v", l)
 	}
-	expect(t, h.Act(on("restart", "none.service")), pluginpb.Outcome_OUTCOME_NOT_STARTED, "there is no unit none.service")
+	h.Expect(on("restart", "none.service"), pluginpb.Outcome_OUTCOME_NOT_STARTED, "there is no unit none.service")
 
 	// Told not to: nothing happens.
 	no := on("start", "worker.service")
@@ -161,63 +153,53 @@ func exercise(t *testing.T, h *sdktest.Harness) {
 		t.Errorf("after a no it is %s", active)
 	}
 
-	start := h.Act(on("start", "worker.service"))
-	expect(t, start, pluginpb.Outcome_OUTCOME_SUCCEEDED, "")
+	start := h.Expect(on("start", "worker.service"), pluginpb.Outcome_OUTCOME_SUCCEEDED, "")
 	active, first, pid := look(t, h, "worker.service")
 	if active != "active" || first == "" || pid == 0 {
 		t.Errorf("after start: %s %q %d", active, first, pid)
 	}
-	probes(t, h, on("start", "worker.service"), start.Receipt, pluginpb.ProbeState_PROBE_STATE_DONE)
-	expect(t, h.Act(on("start", "worker.service")), pluginpb.Outcome_OUTCOME_NO_CHANGE, "worker.service is active")
+	h.Probes(on("start", "worker.service"), start.Receipt, pluginpb.ProbeState_PROBE_STATE_DONE)
+	h.Expect(on("start", "worker.service"), pluginpb.Outcome_OUTCOME_NO_CHANGE, "worker.service is active")
 
 	plan, err := h.Plan(on("restart", "worker.service"))
 	if err != nil || len(plan.GetChanges()) != 1 || !strings.Contains(plan.GetChanges()[0].GetBefore(), "active (running), process "+strconv.Itoa(pid)) {
 		t.Errorf("plan: %v %v", plan, err)
 	}
-	restart := h.Act(on("restart", "worker.service"))
-	expect(t, restart, pluginpb.Outcome_OUTCOME_SUCCEEDED, "")
+	restart := h.Expect(on("restart", "worker.service"), pluginpb.Outcome_OUTCOME_SUCCEEDED, "")
 	_, second, newPID := look(t, h, "worker.service")
 	if second == first || newPID == pid || !strings.Contains(string(restart.Receipt), first) {
 		t.Errorf("restarted from %s (%d) to %s (%d), receipt %s", first, pid, second, newPID, restart.Receipt)
 	}
-	probes(t, h, on("restart", "worker.service"), restart.Receipt, pluginpb.ProbeState_PROBE_STATE_DONE)
-	probes(t, h, on("restart", "worker.service"), []byte(strings.Replace(string(restart.Receipt), first, second, 1)), pluginpb.ProbeState_PROBE_STATE_NOT_DONE)
-	probes(t, h, on("restart", "worker.service"), []byte("garbage"), pluginpb.ProbeState_PROBE_STATE_UNKNOWN)
-	probes(t, h, on("restart", "broken.service"), restart.Receipt, pluginpb.ProbeState_PROBE_STATE_UNKNOWN)
+	h.Probes(on("restart", "worker.service"), restart.Receipt, pluginpb.ProbeState_PROBE_STATE_DONE)
+	h.Probes(on("restart", "worker.service"), []byte(strings.Replace(string(restart.Receipt), first, second, 1)), pluginpb.ProbeState_PROBE_STATE_NOT_DONE)
+	h.Probes(on("restart", "worker.service"), []byte("garbage"), pluginpb.ProbeState_PROBE_STATE_UNKNOWN)
+	h.Probes(on("restart", "broken.service"), restart.Receipt, pluginpb.ProbeState_PROBE_STATE_UNKNOWN)
 
-	expect(t, h.Act(on("stop", "worker.service")), pluginpb.Outcome_OUTCOME_SUCCEEDED, "")
+	h.Expect(on("stop", "worker.service"), pluginpb.Outcome_OUTCOME_SUCCEEDED, "")
 	if active, _, _ := look(t, h, "worker.service"); active != "inactive" {
 		t.Errorf("after stop it is %s", active)
 	}
-	expect(t, h.Act(on("stop", "worker.service")), pluginpb.Outcome_OUTCOME_NO_CHANGE, "worker.service is inactive")
+	h.Expect(on("stop", "worker.service"), pluginpb.Outcome_OUTCOME_NO_CHANGE, "worker.service is inactive")
 
-	expect(t, h.Act(on("start", "broken.service")), pluginpb.Outcome_OUTCOME_FAILED, `the job ended with "failed"; the unit is failed`)
-	failed, err := h.Query(t.Context(), "units", dict("states", texts("failed")))
+	h.Expect(on("start", "broken.service"), pluginpb.Outcome_OUTCOME_FAILED, `the job ended with "failed"; the unit is failed`)
+	failed, err := h.Query(t.Context(), "units", sdktest.Dict("states", sdktest.Texts("failed")))
 	if err != nil || len(failed.(value.List)) != 1 {
 		t.Errorf("failed units: %v %v", failed, err)
 	}
-	expect(t, h.Act(on("reset_failed", "broken.service")), pluginpb.Outcome_OUTCOME_SUCCEEDED, "")
-	expect(t, h.Act(on("reset_failed", "broken.service")), pluginpb.Outcome_OUTCOME_NO_CHANGE, "broken.service is inactive")
+	h.Expect(on("reset_failed", "broken.service"), pluginpb.Outcome_OUTCOME_SUCCEEDED, "")
+	h.Expect(on("reset_failed", "broken.service"), pluginpb.Outcome_OUTCOME_NO_CHANGE, "broken.service is inactive")
 
 	// A job that takes longer than the action may: nobody knows. Once it has ended systemd has forgotten it, and so nobody knows for ever.
 	slow := on("start", "slow.service")
 	slow.Timeout = 1500 * time.Millisecond
-	out := h.Act(slow)
-	expect(t, out, pluginpb.Outcome_OUTCOME_UNKNOWN, "its job did not end in time, and goes on")
-	probes(t, h, slow, out.Receipt, pluginpb.ProbeState_PROBE_STATE_UNKNOWN)
+	out := h.Expect(slow, pluginpb.Outcome_OUTCOME_UNKNOWN, "its job did not end in time, and goes on")
+	h.Probes(slow, out.Receipt, pluginpb.ProbeState_PROBE_STATE_UNKNOWN)
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if active, _, _ := look(t, h, "slow.service"); active == "inactive" {
 			break
 		}
 	}
-	probes(t, h, slow, out.Receipt, pluginpb.ProbeState_PROBE_STATE_UNKNOWN)
-}
-
-func probes(t *testing.T, h *sdktest.Harness, a sdktest.Action, receipt []byte, want pluginpb.ProbeState) {
-	t.Helper()
-	if got, err := h.Probe(a, receipt); err != nil || got.GetState() != want {
-		t.Errorf("probe of %s: %s %q (%v), want %s", a.Function, got.GetState(), got.GetMessage(), err, want)
-	}
+	h.Probes(slow, out.Receipt, pluginpb.ProbeState_PROBE_STATE_UNKNOWN)
 }
 
 // bySSH does it again through a real sshd.
@@ -227,13 +209,12 @@ func bySSH(t *testing.T, socket string, local *sdktest.Harness) {
 		return newHarness(t, "socket", value.String(socket), "host", value.String(host), "key", value.String(key), "host_key", value.String(hostKey))
 	}
 	h := remote("127.0.0.1:"+port, key, hostKey)
-	out := h.Act(on("restart", "worker.service"))
-	expect(t, out, pluginpb.Outcome_OUTCOME_SUCCEEDED, "")
+	out := h.Expect(on("restart", "worker.service"), pluginpb.Outcome_OUTCOME_SUCCEEDED, "")
 	_, there, _ := look(t, h, "worker.service")
 	if _, here, _ := look(t, local, "worker.service"); here != there || here == "" {
 		t.Errorf("invocation by ssh %q, here %q", there, here)
 	}
-	probes(t, h, on("restart", "worker.service"), out.Receipt, pluginpb.ProbeState_PROBE_STATE_DONE)
+	h.Probes(on("restart", "worker.service"), out.Receipt, pluginpb.ProbeState_PROBE_STATE_DONE)
 	other, otherPublic := newKey(t)
 	for name, c := range map[string]struct {
 		h    *sdktest.Harness
@@ -285,12 +266,7 @@ func newSSHD(t *testing.T) (key, hostKey, port string) {
 	}
 	key, public := newKey(t)
 	private, hostKey := newKey(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ = net.SplitHostPort(l.Addr().String())
-	_ = l.Close()
+	port = sdktest.FreePort(t)
 	for name, text := range map[string]string{
 		"host": private, "allowed": "restrict,port-forwarding " + public + "\n",
 		"config": "Port " + port + "\nListenAddress 127.0.0.1\nHostKey " + dir + "/host\nAuthorizedKeysFile " + dir + "/allowed\nPermitRootLogin prohibit-password\nUsePAM no\nPidFile none\n",
@@ -299,20 +275,6 @@ func newSSHD(t *testing.T) (key, hostKey, port string) {
 			t.Fatal(err)
 		}
 	}
-	var log bytes.Buffer
-	cmd := exec.Command(program, "-D", "-e", "-f", filepath.Join(dir, "config"))
-	cmd.Stderr = &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); _ = cmd.Wait() })
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if c, err := net.Dial("tcp", "127.0.0.1:"+port); err == nil {
-			_ = c.Close()
-			return key, hostKey, port
-		}
-	}
-	t.Fatalf("sshd is not ready\n%s", &log)
-	return "", "", ""
+	sdktest.Server(t, sdktest.Listens("tcp", "127.0.0.1:"+port), program, "-D", "-e", "-f", filepath.Join(dir, "config"))
+	return key, hostKey, port
 }

@@ -13,22 +13,6 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/systemd"
 )
 
-func dict(pairs ...any) value.Dict {
-	var d value.Dict
-	for i := 0; i < len(pairs); i += 2 {
-		d = append(d, value.Entry{Key: value.String(pairs[i].(string)), Value: pairs[i+1].(value.Value)})
-	}
-	return d
-}
-
-func texts(list ...string) value.List {
-	var l value.List
-	for _, s := range list {
-		l = append(l, value.String(s))
-	}
-	return l
-}
-
 var target = sdk.Target{Key: "instance=w3", Name: "w3", Labels: map[string]string{"instance": "w3"}}
 
 func hintOf(err error) string {
@@ -45,14 +29,14 @@ func TestSettings(t *testing.T) {
 		want   string // "" is accepted
 	}{
 		"nothing":     {nil, ""},
-		"patterns":    {dict("units", texts("nginx.service", "worker@*.service")), ""},
-		"no ending":   {dict("units", texts("nginx")), "is not the name or pattern of a unit"},
-		"bad pattern": {dict("units", texts("worker[.service")), "is not the name or pattern of a unit"},
-		"socket":      {dict("socket", value.String("run/systemd/private")), "is not an absolute path"},
-		"no keys":     {dict("host", value.String("db1")), "key and host_key are needed"},
-		"no host":     {dict("host_key", value.String("ssh-ed25519 AAAA")), "are for another machine"},
-		"bad key":     {dict("host", value.String("db1"), "key", value.String("x"), "host_key", value.String("x")), "it is not a private key"},
-		"timeout":     {dict("timeout", value.Duration(-1)), "it must be positive"},
+		"patterns":    {sdktest.Dict("units", sdktest.Texts("nginx.service", "worker@*.service")), ""},
+		"no ending":   {sdktest.Dict("units", sdktest.Texts("nginx")), "is not the name or pattern of a unit"},
+		"bad pattern": {sdktest.Dict("units", sdktest.Texts("worker[.service")), "is not the name or pattern of a unit"},
+		"socket":      {sdktest.Dict("socket", value.String("run/systemd/private")), "is not an absolute path"},
+		"no keys":     {sdktest.Dict("host", value.String("db1")), "key and host_key are needed"},
+		"no host":     {sdktest.Dict("host_key", value.String("ssh-ed25519 AAAA")), "are for another machine"},
+		"bad key":     {sdktest.Dict("host", value.String("db1"), "key", value.String("x"), "host_key", value.String("x")), "it is not a private key"},
+		"timeout":     {sdktest.Dict("timeout", value.Duration(-1)), "it must be positive"},
 	} {
 		err := sdktest.New(t, systemd.New()).Configure(c.config)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
@@ -65,7 +49,7 @@ func TestSettings(t *testing.T) {
 func TestUnitsThatAreRefused(t *testing.T) {
 	t.Parallel()
 	h := sdktest.New(t, systemd.New())
-	if err := h.Configure(dict("units", texts("worker@*.service", "nginx.service"), "socket", value.String("/nonexistent/socket"))); err != nil {
+	if err := h.Configure(sdktest.Dict("units", sdktest.Texts("worker@*.service", "nginx.service"), "socket", value.String("/nonexistent/socket"))); err != nil {
 		t.Fatal(err)
 	}
 	for unit, want := range map[string]string{
@@ -78,7 +62,7 @@ func TestUnitsThatAreRefused(t *testing.T) {
 		"worker@1.service":        "there is no such socket", // this one would be
 	} {
 		for _, verb := range []string{"restart", "start", "stop", "reset_failed"} {
-			a := sdktest.Action{Function: verb, Args: dict("unit", value.String(unit)), Target: target, Key: "k"}
+			a := sdktest.Action{Function: verb, Args: sdktest.Dict("unit", value.String(unit)), Target: target, Key: "k"}
 			if out := h.Act(a); out.Outcome != pluginpb.Outcome_OUTCOME_NOT_STARTED || out.Started || !strings.Contains(out.Message, want) {
 				t.Errorf("%s %s: %+v, want %q", verb, unit, out, want)
 			}
@@ -87,7 +71,7 @@ func TestUnitsThatAreRefused(t *testing.T) {
 			}
 		}
 	}
-	if _, err := h.Query(t.Context(), "unit", dict("unit", value.String("nginx"))); hintOf(err) != `write "nginx.service"` {
+	if _, err := h.Query(t.Context(), "unit", sdktest.Dict("unit", value.String("nginx"))); hintOf(err) != `write "nginx.service"` {
 		t.Errorf("hint %q", hintOf(err))
 	}
 }

@@ -34,6 +34,16 @@ type Effect struct {
 	Action
 	Happened func() bool // whether the effect is there
 	Undo     func()      // takes it away
+	// Fresh is for an action on an object that its effect ends: after Undo, it makes another one and returns the arguments for it. nil: they stay.
+	Fresh func() value.Dict
+}
+
+// undo takes the effect away, and makes the action one of what there is now.
+func (e *Effect) undo() {
+	e.Undo()
+	if e.Fresh != nil {
+		e.Args = e.Fresh()
+	}
 }
 
 // endWithin is how long a plugin may take to end when it is told to, or when its host has gone: longer, and the host kills it.
@@ -235,7 +245,7 @@ func (s Suite) effect(t *testing.T, e Effect) {
 			t.Fatalf("%s the effect is there: %v, want %v", when, got, want)
 		}
 	}
-	e.Undo()
+	e.undo()
 	is("before anything", false)
 
 	_, err := p.Plan(e.Action)

@@ -69,16 +69,9 @@ func New(c Config) (*Client, error) {
 	if c.Code == "" {
 		c.Code = problem.MetricsSource
 	}
-	roots := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, problem.New(problem.Project, "ca_file: %v", err)
-		}
-		roots.RootCAs = x509.NewCertPool()
-		if !roots.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, problem.New(problem.Project, "ca_file: %s has no certificate in PEM", c.CAFile)
-		}
+	roots, err := TLS(c.CAFile)
+	if err != nil {
+		return nil, err
 	}
 	x := &Client{config: c, Server: strings.TrimSuffix((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), "/"), secrets: []string{c.BearerToken, c.BasicPassword}}
 	for _, v := range c.Headers {
@@ -94,6 +87,24 @@ func New(c Config) (*Client, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return x, nil
+}
+
+// TLS is how servers are talked to: TLS 1.2 and newer, and their certificates are signed by one of the authorities in a PEM file, or by one of the
+// system's if none is named. It is a mistake in the project if the file cannot be read.
+func TLS(caFile string) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if caFile == "" {
+		return c, nil
+	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, problem.New(problem.Project, "ca_file: %v", err)
+	}
+	c.RootCAs = x509.NewCertPool()
+	if !c.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, problem.New(problem.Project, "ca_file: %s has no certificate in PEM", caFile)
+	}
+	return c, nil
 }
 
 // Hide takes secrets out of what a server may have echoed.
