@@ -7,6 +7,7 @@ import (
 
 	"github.com/seed1de3961f/runbook/plugins/alertmanager"
 	"github.com/seed1de3961f/runbook/plugins/exec"
+	"github.com/seed1de3961f/runbook/plugins/haproxy"
 	"github.com/seed1de3961f/runbook/plugins/http"
 	"github.com/seed1de3961f/runbook/plugins/prometheus"
 	"github.com/seed1de3961f/runbook/plugins/redis"
@@ -25,6 +26,7 @@ func All() []Plugin {
 	return []Plugin{
 		{"alertmanager", alertmanager.New},
 		{"exec", exec.New},
+		{"haproxy", haproxy.New},
 		{"http", http.New},
 		{"prometheus", prometheus.New},
 		{"redis", redis.New},
