@@ -9,6 +9,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/exec"
 	"github.com/seed1de3961f/runbook/plugins/haproxy"
 	"github.com/seed1de3961f/runbook/plugins/http"
+	"github.com/seed1de3961f/runbook/plugins/postgres"
 	"github.com/seed1de3961f/runbook/plugins/prometheus"
 	"github.com/seed1de3961f/runbook/plugins/redis"
 	"github.com/seed1de3961f/runbook/plugins/sdk"
@@ -28,6 +29,7 @@ func All() []Plugin {
 		{"exec", exec.New},
 		{"haproxy", haproxy.New},
 		{"http", http.New},
+		{"postgres", postgres.New},
 		{"prometheus", prometheus.New},
 		{"redis", redis.New},
 		{"systemd", systemd.New},
