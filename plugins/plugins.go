@@ -13,6 +13,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/prometheus"
 	"github.com/seed1de3961f/runbook/plugins/redis"
 	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/ssh"
 	"github.com/seed1de3961f/runbook/plugins/systemd"
 )
 
@@ -32,6 +33,7 @@ func All() []Plugin {
 		{"postgres", postgres.New},
 		{"prometheus", prometheus.New},
 		{"redis", redis.New},
+		{"ssh", ssh.New},
 		{"systemd", systemd.New},
 	}
 }

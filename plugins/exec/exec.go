@@ -12,27 +12,24 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/argv"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
 
 // path is the PATH of a command, unless the connection's env has one.
 const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// saidBytes is how much of a failed command's output its message quotes.
-const saidBytes = 4 << 10
-
 type config struct {
-	Commands map[string][]string `rb:"commands" doc:"actions: name -> argv, argv[0] an absolute path; {target} and {label:NAME} in later arguments stand for the target's name and labels"`
-	Reads    map[string][]string `rb:"reads" doc:"queries: name -> argv; they must change nothing"`
-	Dir      string              `rb:"dir" default:"/" doc:"working directory"`
-	User     string              `rb:"user" doc:"the user, by name or number, as whom commands run, for which the engine has to run as root; the engine's own if not given"`
-	Env      map[string]string   `rb:"env" doc:"environment, besides RUNBOOK_KEY, RUNBOOK_TARGET and a fixed PATH; not for secrets"`
+	Commands argv.List         `rb:"commands" doc:"actions: name -> argv, argv[0] an absolute path; {target} and {label:NAME} in later arguments stand for the target's name and labels"`
+	Reads    argv.List         `rb:"reads" doc:"queries: name -> argv; they must change nothing"`
+	Dir      string            `rb:"dir" default:"/" doc:"working directory"`
+	User     string            `rb:"user" doc:"the user, by name or number, as whom commands run, for which the engine has to run as root; the engine's own if not given"`
+	Env      map[string]string `rb:"env" doc:"environment, besides RUNBOOK_KEY, RUNBOOK_TARGET and a fixed PATH; not for secrets"`
 }
 
 type command struct {
@@ -64,12 +61,8 @@ type plugin struct {
 }
 
 func (x *plugin) configure(_ context.Context, c config) error {
-	for kind, list := range map[string]map[string][]string{"commands": c.Commands, "reads": c.Reads} {
-		for name, argv := range list {
-			if err := checkArgv(argv, kind == "commands"); err != nil {
-				return problem.New(problem.Project, "%s: %q: %v", kind, name, err)
-			}
-		}
+	if err := errors.Join(c.Commands.Check("commands", true), c.Reads.Check("reads", false)); err != nil {
+		return err
 	}
 	if !filepath.IsAbs(c.Dir) {
 		return problem.New(problem.Project, "dir: %q is not an absolute path", c.Dir)
@@ -91,30 +84,12 @@ func (x *plugin) configure(_ context.Context, c config) error {
 	return nil
 }
 
-func checkArgv(argv []string, placeholders bool) error {
-	if len(argv) == 0 {
-		return errors.New("it is empty")
-	}
-	if !filepath.IsAbs(argv[0]) || placeholder.MatchString(argv[0]) {
-		return fmt.Errorf("%q is not the absolute path of a program", argv[0])
-	}
-	for _, a := range argv {
-		if strings.ContainsRune(a, 0) {
-			return errors.New("an argument contains a zero byte")
-		}
-		if !placeholders && placeholder.MatchString(a) {
-			return fmt.Errorf("%q: a read has no target", a)
-		}
-	}
-	return nil
-}
-
 func (x *plugin) read(ctx context.Context, a command) (result, error) {
-	argv, err := find(x.config.Reads, "reads", a.Command)
+	line, err := x.config.Reads.Find("reads", a.Command)
 	if err != nil {
 		return result{}, err
 	}
-	r, err := sdk.RunCommand(ctx, sdk.Command{Argv: argv, Dir: x.config.Dir, Env: x.env(), User: x.user})
+	r, err := sdk.RunCommand(ctx, sdk.Command{Argv: line, Dir: x.config.Dir, Env: x.env(), User: x.user})
 	if err != nil {
 		return result{}, withOutput(err)
 	}
@@ -122,15 +97,15 @@ func (x *plugin) read(ctx context.Context, a command) (result, error) {
 }
 
 func (x *plugin) run(c *sdk.Call, a command) (result, error) {
-	argv, err := find(x.config.Commands, "commands", a.Command)
+	line, err := x.config.Commands.Find("commands", a.Command)
 	if err != nil {
 		return result{}, err
 	}
-	if argv, err = expand(argv, c.Target); err != nil {
+	if line, err = argv.Expand(line, c.Target); err != nil {
 		return result{}, err
 	}
 	cmd, err := c.Prepare(sdk.Command{
-		Argv: argv, Dir: x.config.Dir, User: x.user, Env: append(x.env(), "RUNBOOK_KEY="+c.Key, "RUNBOOK_TARGET="+c.Target.Name),
+		Argv: line, Dir: x.config.Dir, User: x.user, Env: append(x.env(), "RUNBOOK_KEY="+c.Key, "RUNBOOK_TARGET="+c.Target.Name),
 	})
 	if err != nil {
 		return result{}, err
@@ -143,20 +118,20 @@ func (x *plugin) run(c *sdk.Call, a command) (result, error) {
 		return result{}, withOutput(err)
 	}
 	if r.Exit != 0 {
-		return result{}, problem.New(problem.ActionFailed, "%s ended with status %d%s", argv[0], r.Exit, said(r))
+		return result{}, problem.New(problem.ActionFailed, "%s ended with status %d%s", line[0], r.Exit, argv.Said(r.Stdout, r.Stderr))
 	}
 	return toResult(r), nil
 }
 
 func (x *plugin) plan(_ context.Context, t sdk.Target, a command) (sdk.Plan, error) {
-	argv, err := find(x.config.Commands, "commands", a.Command)
+	line, err := x.config.Commands.Find("commands", a.Command)
 	if err == nil {
-		argv, err = expand(argv, t)
+		line, err = argv.Expand(line, t)
 	}
 	if err != nil {
 		return sdk.Plan{}, err
 	}
-	return sdk.Plan{Changes: []sdk.PlannedChange{{What: fmt.Sprintf("run %q", argv)}}}, nil
+	return sdk.Plan{Changes: []sdk.PlannedChange{{What: fmt.Sprintf("run %q", line)}}}, nil
 }
 
 // env is the environment of every command.
@@ -168,66 +143,8 @@ func (x *plugin) env() []string {
 	return env
 }
 
-func find(list map[string][]string, kind, name string) ([]string, error) {
-	if argv, ok := list[name]; ok {
-		return argv, nil
-	}
-	names := slices.Sorted(maps.Keys(list))
-	return nil, problem.New(problem.Argument, "the connection's %s have no %q%s", kind, name, problem.DidYouMean(name, names)).
-		WithHint("list it in the connection in project.star, or use one of: %s", strings.Join(names, ", "))
-}
-
-// placeholder is what stands for a part of the target. Other braces, as in an awk program, mean nothing.
-var placeholder = regexp.MustCompile(`\{(target|label:[^{}]*)\}`)
-
-// expand puts the target into the arguments. Each stays one argument, whatever the target is called.
-func expand(argv []string, t sdk.Target) ([]string, error) {
-	out := slices.Clone(argv)
-	for i, arg := range argv {
-		var failed error
-		out[i] = placeholder.ReplaceAllStringFunc(arg, func(ph string) string {
-			v, what := t.Name, "the target's name"
-			if label, ok := strings.CutPrefix(ph, "{label:"); ok {
-				label = strings.TrimSuffix(label, "}")
-				v, what = t.Labels[label], "the target's label "+label
-			}
-			switch {
-			case v == "":
-				failed = problem.New(problem.Argument, "%s is missing, and argument %d needs it", what, i)
-			case strings.ContainsRune(v, 0):
-				failed = problem.New(problem.Argument, "%s contains a zero byte", what)
-			case v[0] == '-' && strings.HasPrefix(arg, ph):
-				failed = problem.New(problem.Argument, "%s is %q, which the command could take for an option", what, v).
-					WithHint("put the placeholder behind something in the argument, such as --unit=%s", ph)
-			}
-			return v
-		})
-		if failed != nil {
-			return nil, failed
-		}
-	}
-	return out, nil
-}
-
 func toResult(r sdk.CommandResult) result {
-	return result{Exit: r.Exit, Stdout: text(r.Stdout), Stderr: text(r.Stderr)}
-}
-
-func text(b []byte) string { return strings.ToValidUTF8(string(b), "\uFFFD") }
-
-// said is the end of what the command printed, for a message.
-func said(r sdk.CommandResult) string {
-	out := strings.TrimSpace(text(r.Stderr))
-	if out == "" {
-		out = strings.TrimSpace(text(r.Stdout))
-	}
-	if out == "" {
-		return ""
-	}
-	if len(out) > saidBytes {
-		out = "..." + strings.ToValidUTF8(out[len(out)-saidBytes:], "")
-	}
-	return ": " + out
+	return result{Exit: r.Exit, Stdout: argv.Text(r.Stdout), Stderr: argv.Text(r.Stderr)}
 }
 
 // withOutput adds what a command printed before it was ended, and keeps what kind of error it is.
@@ -236,7 +153,7 @@ func withOutput(err error) error {
 	if !errors.As(err, &ce) {
 		return err
 	}
-	if s := said(ce.Result); s != "" {
+	if s := argv.Said(ce.Result.Stdout, ce.Result.Stderr); s != "" {
 		return fmt.Errorf("%w%s", err, s)
 	}
 	return err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/proc"
+	"github.com/seed1de3961f/runbook/plugins/sdk/tail"
 )
 
 // Command is a program to run, without a shell.
@@ -86,7 +87,7 @@ func (c Command) check() error {
 	return nil
 }
 
-type output struct{ stdout, stderr *tail }
+type output struct{ stdout, stderr *tail.Buffer }
 
 // build is the command with its output kept, and nothing of this process's own.
 func (c Command) build() (*exec.Cmd, output) {
@@ -94,7 +95,7 @@ func (c Command) build() (*exec.Cmd, output) {
 	if size <= 0 {
 		size = defaultOutput
 	}
-	out := output{stdout: newTail(size), stderr: newTail(size)}
+	out := output{stdout: tail.New(size), stderr: tail.New(size)}
 	cmd := &exec.Cmd{Path: c.Argv[0], Args: c.Argv, Dir: c.Dir, Env: c.Env, Stdout: out.stdout, Stderr: out.stderr, WaitDelay: pipeWait}
 	if cmd.Dir == "" {
 		cmd.Dir = string(filepath.Separator)
@@ -132,7 +133,7 @@ func (c Command) await(ctx context.Context, p *proc.Process, out output) (Comman
 	}
 	state, err := p.Wait()
 	res := CommandResult{
-		Exit: state.ExitCode(), Stdout: out.stdout.bytes(), Stderr: out.stderr.bytes(), Cut: out.stdout.cut() || out.stderr.cut(),
+		Exit: state.ExitCode(), Stdout: out.stdout.Bytes(), Stderr: out.stderr.Bytes(), Cut: out.stdout.Cut() || out.stderr.Cut(),
 	}
 	var exit *exec.ExitError
 	switch {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/sshlogin"
 )
 
 // noAnswer are the errors of D-Bus after which nobody knows whether the request was carried out.
@@ -29,25 +30,9 @@ func refused(err error) bool {
 	return !slices.Contains(noAnswer, strings.TrimPrefix(said.Name, "org.freedesktop.DBus.Error."))
 }
 
-// checkRemote checks the settings for another machine.
-func (c config) checkRemote() error {
-	if c.Host == "" {
-		if c.Key != "" || c.HostKey != "" {
-			return problem.New(problem.Project, "key and host_key are for another machine").WithHint("add host, or leave them out")
-		}
-		return nil
-	}
-	if c.Key == "" || c.HostKey == "" {
-		return problem.New(problem.Project, "host: to log in on %s, key and host_key are needed", c.Host).
-			WithHint(`"key": secret.file("/etc/runbook/id_ed25519"), and "host_key" from: ssh-keyscan %s`, c.Host)
-	}
-	if _, err := ssh.ParsePrivateKey([]byte(c.Key)); err != nil {
-		return problem.New(problem.Project, "key: it is not a private key without a passphrase: %v", err)
-	}
-	if _, _, _, _, err := ssh.ParseAuthorizedKey([]byte(c.HostKey)); err != nil {
-		return problem.New(problem.Project, "host_key: it is not a public key").WithHint("write it as in known_hosts, without the name: ssh-ed25519 AAAA...")
-	}
-	return nil
+// remote is how the other machine is logged in to.
+func (c config) remote() sshlogin.Config {
+	return sshlogin.Config{Host: c.Host, User: c.User, Key: c.Key, Agent: c.Agent, HostKey: c.HostKey}
 }
 
 // where names the machine for people.
@@ -67,7 +52,7 @@ func (x *plugin) dial(ctx context.Context) (conn *systemd.Conn, end func(), err 
 	uid := os.Getuid()
 	hangUp := func() {}
 	if x.config.Host != "" {
-		client, err := x.login(ctx)
+		client, err := x.config.remote().Login(ctx)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -126,52 +111,4 @@ func (x *plugin) cannotReach(err error) error {
 			WithHint("AllowStreamLocalForwarding must not be off for this user, and the user must be root for systemd's own socket")
 	}
 	return err
-}
-
-// login logs in on the other machine, whose key must be the one that was pinned.
-func (x *plugin) login(ctx context.Context) (*ssh.Client, error) {
-	signer, err := ssh.ParsePrivateKey([]byte(x.config.Key))
-	if err != nil {
-		return nil, err
-	}
-	pinned, _, _, _, err := ssh.ParseAuthorizedKey([]byte(x.config.HostKey))
-	if err != nil {
-		return nil, err
-	}
-	address := x.config.Host
-	if _, _, err := net.SplitHostPort(address); err != nil {
-		address = net.JoinHostPort(address, "22")
-	}
-	var d net.Dialer
-	raw, err := d.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
-	defer stop()
-	c, channels, requests, err := ssh.NewClientConn(raw, address, &ssh.ClientConfig{
-		User: x.config.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
-		HostKeyCallback: ssh.FixedHostKey(pinned), HostKeyAlgorithms: algorithms(pinned.Type()),
-	})
-	if err != nil {
-		_ = raw.Close()
-		switch {
-		case strings.Contains(err.Error(), "host key mismatch"):
-			return nil, problem.New(problem.PluginFailed, "%s: it has another host key than the one in host_key: somebody else may be answering", x.config.Host).
-				WithHint("if the machine was made anew, look at its console: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
-		case strings.Contains(err.Error(), "unable to authenticate"):
-			return nil, problem.New(problem.PluginFailed, "%s: it does not let %s log in with this key", x.config.Host, x.config.User).
-				WithHint("add the public key to ~%s/.ssh/authorized_keys there", x.config.User)
-		}
-		return nil, err
-	}
-	return ssh.NewClient(c, channels, requests), nil
-}
-
-// algorithms are those by which a host can prove that it has a key of a type.
-func algorithms(keyType string) []string {
-	if keyType == ssh.KeyAlgoRSA {
-		return []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
-	}
-	return []string{keyType}
 }

@@ -32,6 +32,7 @@ type config struct {
 	Host    string        `rb:"host" doc:"another machine, by ssh: name or name:port; this machine if not given"`
 	User    string        `rb:"user" default:"root" doc:"who logs in there"`
 	Key     string        `rb:"key,sensitive" doc:"the private key to log in with, in PEM"`
+	Agent   string        `rb:"agent" doc:"instead of key, the socket of an ssh-agent that has it"`
 	HostKey string        `rb:"host_key" doc:"the public key of that machine, as in known_hosts: ssh-ed25519 AAAA..."`
 	Timeout time.Duration `rb:"timeout" default:"10s" doc:"how long connecting and one question may take"`
 }
@@ -96,8 +97,10 @@ func (x *plugin) configure(_ context.Context, c config) error {
 	if c.Timeout <= 0 {
 		return problem.New(problem.Project, "timeout: it must be positive")
 	}
-	if err := c.checkRemote(); err != nil {
-		return err
+	if c.Host != "" || c.Key != "" || c.HostKey != "" || c.Agent != "" {
+		if err := c.remote().Check(); err != nil {
+			return err
+		}
 	}
 	x.config = c
 	return nil

@@ -3,9 +3,6 @@
 package systemd_test
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -18,10 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
 	"github.com/seed1de3961f/runbook/plugins/sdk/sdktest"
+	"github.com/seed1de3961f/runbook/plugins/sdk/sshlogin/sshdtest"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/plugins/systemd"
 	"github.com/seed1de3961f/runbook/plugins/systemd/systemdtest"
@@ -204,7 +200,7 @@ func exercise(t *testing.T, h *sdktest.Harness) {
 
 // bySSH does it again through a real sshd.
 func bySSH(t *testing.T, socket string, local *sdktest.Harness) {
-	key, hostKey, port := newSSHD(t)
+	key, hostKey, port := sshdtest.Start(t)
 	remote := func(host, key, hostKey string) *sdktest.Harness {
 		return newHarness(t, "socket", value.String(socket), "host", value.String(host), "key", value.String(key), "host_key", value.String(hostKey))
 	}
@@ -215,7 +211,7 @@ func bySSH(t *testing.T, socket string, local *sdktest.Harness) {
 		t.Errorf("invocation by ssh %q, here %q", there, here)
 	}
 	h.Probes(on("restart", "worker.service"), out.Receipt, pluginpb.ProbeState_PROBE_STATE_DONE)
-	other, otherPublic := newKey(t)
+	other, otherPublic := sshdtest.NewKey(t)
 	for name, c := range map[string]struct {
 		h    *sdktest.Harness
 		want string
@@ -228,53 +224,4 @@ func bySSH(t *testing.T, socket string, local *sdktest.Harness) {
 			t.Errorf("%s: %s %q, want %q", name, out.Outcome, out.Message, c.want)
 		}
 	}
-}
-
-// newKey is a private key in PEM and its public key as in known_hosts.
-func newKey(t *testing.T) (private, public string) {
-	t.Helper()
-	pub, priv, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, err := ssh.MarshalPrivateKey(priv, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := ssh.NewPublicKey(pub)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(block)), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(out)))
-}
-
-// newSSHD starts an sshd on loopback into which one key may log in.
-func newSSHD(t *testing.T) (key, hostKey, port string) {
-	t.Helper()
-	program := "/usr/sbin/sshd"
-	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("%v: install the package openssh-server", err)
-	}
-	// Not in the test's directory: sshd wants every directory above to be root's alone.
-	dir, err := os.MkdirTemp("/root", "runbook-sshd-") //nolint:usetesting // see above
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	key, public := newKey(t)
-	private, hostKey := newKey(t)
-	port = sdktest.FreePort(t)
-	for name, text := range map[string]string{
-		"host": private, "allowed": "restrict,port-forwarding " + public + "\n",
-		"config": "Port " + port + "\nListenAddress 127.0.0.1\nHostKey " + dir + "/host\nAuthorizedKeysFile " + dir + "/allowed\nPermitRootLogin prohibit-password\nUsePAM no\nPidFile none\n",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	sdktest.Server(t, sdktest.Listens("tcp", "127.0.0.1:"+port), program, "-D", "-e", "-f", filepath.Join(dir, "config"))
-	return key, hostKey, port
 }

@@ -22,11 +22,11 @@ func Kills(t *testing.T, s Suite, times int, seed uint64) {
 			random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // moments, not secrets
 			e.undo()
 			p := s.start(t)
-			began := time.Now() //nolint:forbidigo // a stopwatch
+			began := time.Now()
 			if o := p.Act(e.Action); o.Outcome != pluginpb.Outcome_OUTCOME_SUCCEEDED {
 				t.Fatalf("left alone: %+v", o)
 			}
-			most := time.Since(began) * 5 / 4 //nolint:forbidigo // a stopwatch
+			most := time.Since(began) * 5 / 4
 			p.Kill()
 			seen := map[string]int{}
 			for range times {
@@ -97,6 +97,7 @@ func (s Suite) probed(t *testing.T, e Effect, receipt []byte) string {
 	defer q.Kill()
 	can := slices.ContainsFunc(manifest(t, q).Functions, func(f sdk.Function) bool { return f.Name == e.Function && f.CanProbe })
 	if !can {
+		time.Sleep(lands) //nolint:forbidigo // what comes late is of this kill, not of the next
 		return "a person decides"
 	}
 	r, err := q.Probe(e.Action, receipt)
@@ -116,5 +117,6 @@ func (s Suite) probed(t *testing.T, e Effect, receipt []byte) string {
 		}
 		return "not done"
 	}
+	time.Sleep(lands) //nolint:forbidigo // as above
 	return "unknown"
 }

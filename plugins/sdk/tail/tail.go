@@ -1,19 +1,21 @@
-package sdk
+// Package tail keeps the end of what a program prints.
+package tail
 
 import "sync"
 
-// tail keeps the end of what is written to it.
-type tail struct {
+// Buffer keeps the end of what is written to it. It may be used by several goroutines.
+type Buffer struct {
 	mu    sync.Mutex
 	size  int
 	buf   []byte
 	total int
 }
 
-func newTail(size int) *tail { return &tail{size: size} }
+// New keeps so many bytes.
+func New(size int) *Buffer { return &Buffer{size: size} }
 
 // Write implements io.Writer.
-func (t *tail) Write(p []byte) (int, error) {
+func (t *Buffer) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.total += len(p)
@@ -24,13 +26,15 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (t *tail) bytes() []byte {
+// Bytes is what it has kept.
+func (t *Buffer) Bytes() []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return append([]byte(nil), t.buf[max(0, len(t.buf)-t.size):]...)
 }
 
-func (t *tail) cut() bool {
+// Cut says whether something before it was dropped.
+func (t *Buffer) Cut() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.total > t.size
