@@ -126,6 +126,7 @@ var same = []struct{ pattern, shown string }{
 	{`\b\d{8}-\d{6}-[A-Z0-9]{6}\b`, "20260301-101500-QK7D3M"},
 	{`\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d)`, "2026-03-01 $1"},
 	{`\d\d:\d\d:\d\d(\.\d+)?`, "10:20:00"},
+	{`(?m) \(took [0-9.]+m?s\)$`, ""}, // said of queries that were slow
 	{`\b(took|after|took up to) [0-9.]+m?s\b`, "$1 400ms"},
 	{`\S+@\S+\([^)]*\)`, "ann@ops1(pts/0)"},
 	{`\bmeasured [0-9.]+m?s ago\b`, "measured 150ms ago"},
