@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/seed1de3961f/runbook/plugins/alertmanager"
+	"github.com/seed1de3961f/runbook/plugins/disk"
 	"github.com/seed1de3961f/runbook/plugins/exec"
 	"github.com/seed1de3961f/runbook/plugins/haproxy"
 	"github.com/seed1de3961f/runbook/plugins/http"
@@ -27,6 +28,7 @@ type Plugin struct {
 func All() []Plugin {
 	return []Plugin{
 		{"alertmanager", alertmanager.New},
+		{"disk", disk.New},
 		{"exec", exec.New},
 		{"haproxy", haproxy.New},
 		{"http", http.New},
