@@ -43,9 +43,10 @@ demo: build ## watch a service get stuck and be put right, on this machine, with
 test: ## run the tests
 	go test ./...
 
+# Most of them wait, for servers and for clocks: four packages at a time.
 .PHONY: test-e2e
-test-e2e: build ## run the tests that need real servers (a Prometheus, systemd); .ci/run installs those
-	go test -count=1 -tags e2e -run '^TestE2E' $$(grep -rl --include='*_test.go' '^//go:build.*e2e' . | xargs dirname | sort -u)
+test-e2e: build ## run the tests that need real servers (a Prometheus, PostgreSQL, systemd, ...); .ci/run installs those
+	go test -count=1 -p 4 -tags e2e -run '^TestE2E' $$(grep -rl --include='*_test.go' '^//go:build.*e2e' . | xargs dirname | sort -u)
 
 .PHONY: property
 property: ## check the guards, the breaker and the books with CHECKS (200000) random histories, from SEED
@@ -59,7 +60,7 @@ halts: ## set HALTS (10000) halts against processes that start actions in a loop
 
 # A whole process under the race detector takes ten times as long, and every command is several of them: of the tests that start the real
 # program, those of the commands that do several things at once stand for all.
-PROCESSES := ^Test(Scripts|Killed|Bad|Secrets|Questions|Mistakes|Disk)
+PROCESSES := ^Test(Scripts|Killed|Bad|Secrets|Questions|Mistakes|Disk|ExamplesAreProved)
 RACED     := run|halt|approve|backup|cleanup|replay|test
 
 # Long tests of one goroutine: there is nothing in them for the race detector.
