@@ -134,6 +134,9 @@ func (x *plugin) largest(ctx context.Context, a largestArgs) ([]file, error) {
 		if walked++; walked > maxWalked {
 			return problem.New(problem.PluginFailed, "%s has more than %d files", root, maxWalked).WithHint("name a directory below")
 		}
+		if err != nil && path == root {
+			return problem.Wrap(problem.PluginFailed, err, "root")
+		}
 		if err == nil && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -323,7 +323,7 @@ func (e *engine) connection(c project.Connection) (pluginhost.Connection, error)
 	if err != nil {
 		return pluginhost.Connection{}, err
 	}
-	r := pluginhost.Connection{Name: c.Name, Plugin: c.Plugin, Config: config}
+	r := pluginhost.Connection{Name: c.Name, Plugin: c.Plugin, Config: config, Confine: (*pluginhost.Confine)(c.Confine)}
 	e.conns[c.Name] = r
 	return r, nil
 }

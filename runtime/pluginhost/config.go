@@ -71,7 +71,7 @@ func New(c Config) (*Plugins, error) {
 	if c.StartTimeout <= 0 {
 		c.StartTimeout = defaultStart
 	}
-	h := &Plugins{config: c, bundled: map[string]sdk.Manifest{}, manifests: map[string]sdk.Manifest{}, pools: map[string]*pool{}}
+	h := &Plugins{config: c, bundled: map[string]sdk.Manifest{}, manifests: map[string]sdk.Manifest{}, pools: map[string]*pool{}, dirs: map[string]*runDir{}}
 	for _, m := range c.Bundled {
 		if err := CheckManifest(m.Name, m); err != nil {
 			return nil, err
@@ -89,7 +89,7 @@ type Plugins struct {
 	mu        sync.Mutex
 	manifests map[string]sdk.Manifest // of external plugins, as long as this host lives
 	pools     map[string]*pool
-	dir       *runDir
+	dirs      map[string]*runDir // by whose they are: "" is the engine's user
 	closed    bool
 }
 
@@ -142,7 +142,7 @@ func (h *Plugins) pool(ctx context.Context, c Connection) (*pool, error) {
 	if err != nil {
 		return nil, problem.New(problem.Internal, "connection %s: %v", c.Name, err)
 	}
-	key := fmt.Sprintf("%s\x00%s\x00%x", c.Plugin, c.Name, sha256.Sum256(data))
+	key := fmt.Sprintf("%s\x00%s\x00%x\x00%+v", c.Plugin, c.Name, sha256.Sum256(data), c.Confine)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -158,8 +158,8 @@ func (h *Plugins) pool(ctx context.Context, c Connection) (*pool, error) {
 func (h *Plugins) Close() {
 	h.mu.Lock()
 	h.closed = true
-	pools, dir := h.pools, h.dir
-	h.pools, h.dir = map[string]*pool{}, nil
+	pools, dirs := h.pools, h.dirs
+	h.pools, h.dirs = map[string]*pool{}, nil
 	h.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, pl := range pools {
@@ -171,7 +171,7 @@ func (h *Plugins) Close() {
 	case <-done:
 	case <-time.After(closeWithin): // a process that even SIGKILL has not ended yet: it hangs in the kernel
 	}
-	if dir != nil {
+	for _, dir := range dirs {
 		dir.remove()
 	}
 }

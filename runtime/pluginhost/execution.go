@@ -192,8 +192,8 @@ func (e *execution) event(ev *pluginpb.ExecuteEvent) error {
 		}
 		e.child = e.proc.child()
 		if c := m.Started.GetChild(); c != nil {
-			own := action.Child{PID: int(c.GetPid()), Start: c.GetStart(), Group: int(c.GetGroup())}
-			if !leads(own, e.child.PID) {
+			own, ok := leads(action.Child{PID: int(c.GetPid()), Start: c.GetStart(), Group: int(c.GetGroup())}, e.child.PID)
+			if !ok {
 				return fmt.Errorf("the process group %d that it named is not its own", own.Group)
 			}
 			e.child = own

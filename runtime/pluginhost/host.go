@@ -19,6 +19,8 @@ type Connection struct {
 	Name   string
 	Plugin string
 	Config value.Dict // secrets resolved; never logged, never in argv or environment
+	// Confine takes from its processes what they need not touch; nil: nothing beyond what every plugin is without.
+	Confine *Confine
 }
 
 // Host starts each connection's plugin at its first use and ends all of them in Close.

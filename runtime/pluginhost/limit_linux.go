@@ -38,8 +38,13 @@ func killGroup(c action.Child) bool {
 	return unix.Kill(-c.Group, syscall.SIGKILL) == nil
 }
 
-// leads says whether pid is a child of parent that leads the process group.
-func leads(c action.Child, parent int) bool {
+// leads says whether c is a child of parent that leads the process group, and returns it with the time of its start: a plugin that is confined
+// cannot see that itself and leaves it out.
+func leads(c action.Child, parent int) (action.Child, bool) {
 	st, err := proc.ReadStat(c.PID)
-	return err == nil && c.PID == c.Group && st.Group == c.Group && st.Parent == parent && st.Start == c.Start
+	if err != nil || c.PID != c.Group || st.Group != c.Group || st.Parent != parent || c.Start != 0 && st.Start != c.Start {
+		return c, false
+	}
+	c.Start = st.Start
+	return c, true
 }

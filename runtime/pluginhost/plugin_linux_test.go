@@ -63,6 +63,9 @@ func serve(name string) error {
 	if p, ok := plugins.Lookup(name); ok {
 		return p.Serve(context.Background())
 	}
+	if strings.HasPrefix(name, "prisoner") {
+		return prisoner(name).Serve(context.Background())
+	}
 	switch name {
 	case "good":
 		return good().Serve(context.Background())

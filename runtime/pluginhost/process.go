@@ -22,12 +22,13 @@ import (
 
 // process is one plugin process, from before its start to after its end.
 type process struct {
-	host   *Plugins
-	name   string
-	config *pluginpb.Dict // nil: describe only
-	want   *sdk.Manifest  // what it must say about itself; nil: anything
-	secret redactor
-	stderr *tail
+	host    *Plugins
+	name    string
+	config  *pluginpb.Dict // nil: describe only
+	want    *sdk.Manifest  // what it must say about itself; nil: anything
+	secret  redactor
+	confine *Confine
+	stderr  *tail
 
 	ready    chan struct{} // closed once started or failed
 	startErr error
@@ -46,7 +47,7 @@ type process struct {
 func newProcess(pl *pool) *process {
 	return &process{
 		host: pl.host, name: pl.conn.Plugin, config: pl.config, want: &pl.manifest, secret: newRedactor(pl.manifest, pl.conn.Config),
-		stderr: newTail(), ready: make(chan struct{}),
+		confine: pl.conn.Confine, stderr: newTail(), ready: make(chan struct{}),
 	}
 }
 
@@ -78,9 +79,13 @@ func (p *process) launch() error {
 		return err
 	}
 	defer func() { _ = prog.file.Close() }() // of no file it is an error, and nothing else
-	dir, err := p.host.runDirPath()
+	dir, err := p.host.runDirPath(p.confine)
 	if err != nil {
 		return problem.Wrap(problem.PluginFailed, err, "plugin %s: prepare a directory for its socket", p.name)
+	}
+	confine, err := p.confine.of(prog, p.want)
+	if err != nil {
+		return problem.Wrap(problem.PluginFailed, err, "plugin %s: confine", p.name)
 	}
 	client := goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig:  sdk.Handshake(),
@@ -89,6 +94,9 @@ func (p *process) launch() error {
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
 			g, err := newGroup(prog, append(cmd.Env, p.host.config.Env...))
 			if err != nil {
+				return nil, err
+			}
+			if g.confine, err = withSocket(confine, cmd.Env); err != nil {
 				return nil, err
 			}
 			p.group.Store(g)

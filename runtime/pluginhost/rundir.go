@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,31 +21,49 @@ type runDir struct {
 	lock *os.File
 }
 
-// runDirPath makes the directory at the first use.
-func (h *Plugins) runDirPath() (string, error) {
+// runDirPath makes the directory at the first use. A plugin that runs as another user has one of that user's: below one that he may pass through.
+func (h *Plugins) runDirPath(c *Confine) (string, error) {
+	as, err := c.user()
+	if err != nil {
+		return "", err
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
 		return "", problem.New(problem.Internal, "the plugin host is closed")
 	}
-	if h.dir == nil {
-		d, err := newRunDir(h.config.RunDir)
+	user, parent, mode := "", shortEnough(h.config.RunDir), os.FileMode(0o700)
+	if as != nil {
+		user, parent, mode = fmt.Sprint(as.UID), filepath.Join(os.TempDir(), "runbook-as"), 0o711
+	}
+	if h.dirs[user] == nil {
+		d, err := newRunDir(parent, mode)
 		if err != nil {
 			return "", err
 		}
-		h.dir = d
+		if as != nil {
+			if err := os.Chown(d.path, int(as.UID), int(as.GID)); err != nil {
+				d.remove()
+				return "", err
+			}
+		}
+		h.dirs[user] = d
 	}
-	return h.dir.path, nil
+	return h.dirs[user].path, nil
 }
 
 // newRunDir makes a directory below parent and removes those of hosts that are dead.
-func newRunDir(parent string) (*runDir, error) {
-	parent = shortEnough(parent)
-	if err := os.MkdirAll(parent, 0o700); err != nil {
+func newRunDir(parent string, mode os.FileMode) (*runDir, error) {
+	if err := os.MkdirAll(parent, mode); err != nil {
 		return nil, err
 	}
 	if err := private(parent); err != nil {
 		return nil, err
+	}
+	if mode != 0o700 { // which the umask may have taken away
+		if err := os.Chmod(parent, mode); err != nil {
+			return nil, err
+		}
 	}
 	// The lock of the parent keeps a directory that was just made, and is not locked yet, from being swept.
 	parentLock, err := lockFile(filepath.Join(parent, "lock"), true)

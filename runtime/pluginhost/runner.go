@@ -27,6 +27,7 @@ type group struct {
 	stdout   *pipe
 	stderr   *pipe
 	ends     []*os.File // the plugin's ends of the pipes
+	confine  *proc.Confine
 
 	done  chan struct{}    // closed once the plugin has ended and was reaped, or could not be started
 	state *os.ProcessState // after done
@@ -69,7 +70,7 @@ func newGroup(pr program, env []string) (*group, error) {
 
 // Start implements runner.Runner.
 func (g *group) Start(context.Context) error {
-	p, err := proc.Start(g.cmd, proc.Options{NoNewPrivs: true})
+	p, err := proc.Start(g.cmd, proc.Options{NoNewPrivs: true, Confine: g.confine})
 	g.mu.Lock()
 	g.proc, g.startErr = p, err
 	doomed := g.doomed

@@ -3,6 +3,7 @@ package project
 import (
 	"fmt"
 	"math"
+	"path"
 	"slices"
 	"strings"
 
@@ -17,9 +18,40 @@ type Connection struct {
 	Plugin string
 	Match  map[string]string // labels that a target must have; empty for metrics only
 	Config value.Dict
-	Pos    value.Pos
+	// Confine is what its process may touch; nil: what the engine's user may.
+	Confine *Confine
+	Pos     value.Pos
 
 	at map[string]value.Pos // of the fields
+}
+
+// Confine is what a plugin's process may touch besides the system's own files.
+type Confine struct {
+	Read, Write []string // absolute paths
+	Network     bool     // it has a network, also if no function of the plugin says that it needs one
+	User        string   // as whom it runs; "": as the engine
+}
+
+func (d *decoder) confine(r *value.Record) *Confine {
+	if r == nil {
+		return nil
+	}
+	f := d.record(r)
+	if d.err != nil {
+		return nil
+	}
+	c := &Confine{Read: f.strings("read"), Write: f.strings("write"), Network: bool(field[value.Bool](f, "network"))}
+	if f.has("user") {
+		c.User = f.words("user")
+	}
+	for name, list := range map[string][]string{"read": c.Read, "write": c.Write} {
+		for _, p := range list {
+			if !path.IsAbs(p) || path.Clean(p) != p {
+				f.fail(name, "has %q, which is not a clean absolute path", p)
+			}
+		}
+	}
+	return c
 }
 
 func (d *decoder) connection(r *value.Record, wantMatch bool) Connection {
@@ -41,6 +73,7 @@ func (d *decoder) connection(r *value.Record, wantMatch bool) Connection {
 	case !wantMatch && len(c.Match) > 0:
 		f.fail("match", "has no meaning for metrics and alerts").hint("leave it out")
 	}
+	c.Confine = d.confine(f.one("confine"))
 	c.Config = field[value.Dict](f, "config")
 	seen := map[value.Value]bool{}
 	for _, e := range c.Config {

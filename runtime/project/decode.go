@@ -283,6 +283,8 @@ func whereTo(typ, root string) string {
 		return "pass it on: runbook(targets = " + typ + "(...))"
 	case "connection":
 		return "pass it on: project(connections = [connection(...)])"
+	case "confine":
+		return "pass it on: connection(confine = confine(...))"
 	case "policy", "limits":
 		if root == "runbook" {
 			return "pass it on: runbook(" + typ + " = " + typ + "(...))"

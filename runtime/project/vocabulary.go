@@ -59,7 +59,7 @@ func declaration(v sandbox.Vocabulary) func(name string) (kit.Function, bool) {
 func Families() []kit.Family {
 	return []kit.Family{
 		{Doc: "The settings of a project, in project.star at its root.", Functions: []kit.Function{
-			projectFn(), connectionFn(), pluginFn(), policyFn(), rateFn(), weeklyFn(), onceFn(), protectFn(), webhookFn(), slackFn(), pagerdutyFn(), opsgenieFn(), emailFn(), limitsFn(),
+			projectFn(), connectionFn(), confineFn(), pluginFn(), policyFn(), rateFn(), weeklyFn(), onceFn(), protectFn(), webhookFn(), slackFn(), pagerdutyFn(), opsgenieFn(), emailFn(), limitsFn(),
 		}},
 		{Name: "secret", Doc: "Secrets by reference: the value is read when it is needed, and is never written down.", Functions: []kit.Function{
 			{
@@ -107,6 +107,21 @@ func connectionFn() kit.Function {
 			{Name: "name", Type: kit.StringT, Doc: "name of the connection, unique in the project; the plugin's if not given"},
 			{Name: "match", Type: kit.Labels, Doc: "the labels that a target must have, all of them; required, except for metrics and alerts"},
 			{Name: "config", Type: kit.Dict, Doc: "the plugin's settings; the plugin's defaults if not given"},
+			{Name: "confine", Type: kit.Any, Record: []string{"confine"}, Doc: "what its process may touch; what the engine's user may if not given"},
+		},
+	}
+}
+
+func confineFn() kit.Function {
+	return kit.Function{
+		Name: "confine", Kind: kit.Declare,
+		Doc: "Takes from a connection's process what it need not touch, on Linux: it reads the system's own files and what is named here, writes only what is named here, " +
+			"and has a network and starts programs only if a function of the plugin says that it needs that. What cannot be confined is not started.",
+		Params: []kit.Param{
+			{Name: "read", Type: kit.Strings, Doc: "absolute paths of files that it may read, and of directories with all below; none if not given"},
+			{Name: "write", Type: kit.Strings, Doc: "the same for what it may read, write and delete; none if not given"},
+			{Name: "network", Type: kit.Bool, Default: value.Bool(false), Doc: "it has a network, also if no function says so: for commands of exec that need one"},
+			{Name: "user", Type: kit.StringT, Doc: "the user, by name or number, as whom it runs, for which the engine has to run as root; the engine's own if not given"},
 		},
 	}
 }

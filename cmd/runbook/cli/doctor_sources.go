@@ -73,7 +73,7 @@ func (d *doctorResult) sources(ctx context.Context, o *opened) {
 		config, err := o.settings.Resolve(c)
 		found := ""
 		if err == nil {
-			found, err = ask(pluginhost.Connection{Name: c.Name, Plugin: c.Plugin, Config: config})
+			found, err = ask(pluginhost.Connection{Name: c.Name, Plugin: c.Plugin, Config: config, Confine: (*pluginhost.Confine)(c.Confine)})
 		}
 		d.note(ctx, name, fmt.Sprintf("%s in %s", found, howLong(time.Since(from))), err) //nolint:forbidigo // the same stopwatch
 	}
@@ -88,9 +88,25 @@ func (d *doctorResult) sources(ctx context.Context, o *opened) {
 			return fmt.Sprintf("%s answered with %d alerts", c.Name, len(list)), err
 		})
 	}
+	d.confined(ctx, o)
 	for _, x := range o.settings.Connections {
 		timed("plugin", x, func(c pluginhost.Connection) (string, error) {
 			return fmt.Sprintf("%s (%s) is ready", c.Name, c.Plugin), host.Ready(ctx, c)
 		})
+	}
+}
+
+// confined says what is in force for connections that are confined, and whether this machine can.
+func (d *doctorResult) confined(ctx context.Context, o *opened) {
+	for _, x := range o.allConnections() {
+		if x.Confine == nil {
+			continue
+		}
+		m, err := o.manifest(x.Plugin)
+		how := ""
+		if err == nil {
+			how, err = pluginhost.Confinement()
+		}
+		d.note(ctx, "confined", x.Name+": "+(*pluginhost.Confine)(x.Confine).Describe(m)+" ("+how+")", err)
 	}
 }

@@ -155,6 +155,13 @@ type pluginDescription struct {
 	Config   []sdk.Param    `json:"config"`
 	Manifest []sdk.Function `json:"manifest"`
 	MayTouch []string       `json:"may_touch"`
+	InForce  []inForce      `json:"in_force"` // for each of its connections
+}
+
+// inForce is what a connection's process may touch.
+type inForce struct {
+	Connection string `json:"connection"`
+	What       string `json:"what"`
 }
 
 func runPluginDescribe(ctx context.Context, c *call) (result, error) {
@@ -167,11 +174,25 @@ func runPluginDescribe(ctx context.Context, c *call) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pluginDescription{pluginInfo: o.pluginInfo(m), Config: m.Config, Manifest: m.Functions, MayTouch: mayTouch(m)}, nil
+	d := pluginDescription{pluginInfo: o.pluginInfo(m), Config: m.Config, Manifest: m.Functions, MayTouch: mayTouch(m), InForce: []inForce{}}
+	for _, c := range o.allConnections() {
+		if c.Plugin == m.Name {
+			d.InForce = append(d.InForce, inForce{c.Name, (*pluginhost.Confine)(c.Confine).Describe(m)})
+		}
+	}
+	return d, nil
+}
+
+// allConnections are those of a project for actions, metrics and alerts; none without a project.
+func (o *opened) allConnections() []project.Connection {
+	if o.settings == nil {
+		return nil
+	}
+	return slices.Concat([]project.Connection{o.settings.Metrics}, o.settings.Alerts, o.settings.Connections)
 }
 
 // capabilities say what a function that declares one may touch.
-var capabilities = map[string]string{"exec": "to start programs", "net": "the network"}
+var capabilities = map[string]string{"exec": "to start programs", "fs": "files", "net": "the network"}
 
 // mayTouch is what the functions of a plugin say they need.
 func mayTouch(m sdk.Manifest) []string {
@@ -201,6 +222,9 @@ func (r pluginDescription) text(u *ui) {
 		needs = strings.Join(r.MayTouch, ", ")
 	}
 	u.Printf("  needs   %s\n", needs)
+	for _, f := range r.InForce {
+		u.Printf("  here    connection %s: %s\n", f.Connection, f.What)
+	}
 	u.Printf("  gets    the settings of its connection; nothing of the environment, no more privileges, no longer life than the run\n")
 	if len(r.Config) > 0 {
 		u.Printf("\nsettings of a connection\n")

@@ -60,7 +60,7 @@ func runPluginRun(ctx context.Context, c *call) (result, error) {
 		return nil, err
 	}
 	defer host.Close()
-	at := pluginhost.Connection{Name: conn.Name, Plugin: conn.Plugin, Config: config}
+	at := pluginhost.Connection{Name: conn.Name, Plugin: conn.Plugin, Config: config, Confine: (*pluginhost.Confine)(conn.Confine)}
 	r := pluginRunResult{Connection: conn.Name, Function: fn.Name}
 	if fn.Kind != sdk.Action {
 		v, err := host.Query(ctx, at, fn.Name, args)

@@ -140,7 +140,7 @@ func (o *opened) live() (live engine.Live, done func(), err error) {
 		return live, nil, err
 	}
 	m := o.settings.Metrics
-	return engine.Live{Host: host, Connection: pluginhost.Connection{Name: m.Name, Plugin: m.Plugin, Config: config}}, func() { host.Close() }, nil
+	return engine.Live{Host: host, Connection: pluginhost.Connection{Name: m.Name, Plugin: m.Plugin, Config: config, Confine: (*pluginhost.Confine)(m.Confine)}}, func() { host.Close() }, nil
 }
 
 // reads are the selectors of the runbooks' queries, of rules, and those that were named.

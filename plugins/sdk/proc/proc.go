@@ -16,6 +16,8 @@ import (
 type Options struct {
 	// NoNewPrivs keeps the process and all that it starts from gaining privileges by executing a file (setuid, sudo).
 	NoNewPrivs bool
+	// Confine takes from it what it need not touch; nil: nothing. What cannot be taken is an error, and nothing is started.
+	Confine *Confine
 }
 
 // Process is a running process group.

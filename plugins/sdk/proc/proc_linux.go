@@ -13,7 +13,7 @@ import (
 )
 
 // run starts the command on an operating system thread of its own and keeps that thread until the process has ended:
-// Pdeathsig fires when the starting thread ends, not the process, and no_new_privs set on the thread passes to the child
+// Pdeathsig fires when the starting thread ends, not the process, and what is set on the thread, no_new_privs and a confinement, passes to the child
 // and to nothing else.
 func (p *Process) run(o Options) error {
 	if p.cmd.SysProcAttr == nil {
@@ -21,6 +21,9 @@ func (p *Process) run(o Options) error {
 	}
 	p.cmd.SysProcAttr.Setpgid = true
 	p.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	if o.Confine != nil {
+		o.Confine.attributes(p.cmd.SysProcAttr)
+	}
 	p.reap = p.cmd.Wait
 	started := make(chan error, 1)
 	onThread(func() {
@@ -30,16 +33,25 @@ func (p *Process) run(o Options) error {
 				return
 			}
 		}
+		if o.Confine != nil {
+			if err := o.Confine.restrict(); err != nil {
+				started <- fmt.Errorf("confine: %w", err)
+				return
+			}
+		}
 		if err := p.cmd.Start(); err != nil {
 			started <- err
 			return
 		}
-		p.start = StartTime(p.cmd.Process.Pid)
 		started <- nil
 		waitExit(p.cmd.Process.Pid)
 		close(p.exited)
 	})
-	return <-started
+	if err := <-started; err != nil {
+		return err
+	}
+	p.start = StartTime(p.cmd.Process.Pid) // not on that thread, which may not read it
+	return nil
 }
 
 // onThread runs fn on a thread that ends with it and is not the main thread: a main thread cannot end, and what is set on

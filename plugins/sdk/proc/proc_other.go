@@ -7,7 +7,10 @@ import (
 	"syscall"
 )
 
-func (p *Process) run(Options) error {
+func (p *Process) run(o Options) error {
+	if o.Confine != nil {
+		return errors.New("confine: only Linux can")
+	}
 	if err := p.cmd.Start(); err != nil {
 		return err
 	}

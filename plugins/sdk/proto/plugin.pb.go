@@ -1609,7 +1609,7 @@ func (x *Started) GetChild() *Child {
 type Child struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pid           int64                  `protobuf:"zigzag64,1,opt,name=pid,proto3" json:"pid,omitempty"`
-	Start         uint64                 `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"` // clock ticks since boot, field 22 of /proc/PID/stat
+	Start         uint64                 `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"` // clock ticks since boot, field 22 of /proc/PID/stat; 0: the host looks
 	Group         int64                  `protobuf:"zigzag64,3,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
