@@ -307,11 +307,11 @@ func suite(s *server) sdktest.Suite {
 				c = s.client("app_web")
 				done = runs(c, "select pg_sleep(1000)")
 			},
-			Fresh: func() value.Dict {
+			Fresh: func(a *sdktest.Action) {
 				if h == nil {
 					h = s.harness(s.config())
 				}
-				return sdktest.Dict(argument, sdktest.Field(s.sessionOf(h, c, "active"), argument))
+				a.Args = sdktest.Dict(argument, sdktest.Field(s.sessionOf(h, c, "active"), argument))
 			},
 		}
 	}

@@ -244,7 +244,7 @@ func suite(s *server) sdktest.Suite {
 					}
 					worker = s.dial(fmt.Sprintf("worker-%d", time.Now().UnixNano()))
 				},
-				Fresh: func() value.Dict {
+				Fresh: func(a *sdktest.Action) {
 					if h == nil {
 						h = s.harness()
 					}
@@ -252,7 +252,7 @@ func suite(s *server) sdktest.Suite {
 					if err != nil {
 						s.t.Fatal(err)
 					}
-					return sdktest.Dict("client", clientNamed(s.t, h, name))
+					a.Args = sdktest.Dict("client", clientNamed(s.t, h, name))
 				},
 			},
 			{

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ func (s *site) config(more ...any) value.Dict {
 	return sdktest.Dict(append([]any{
 		"host", "127.0.0.1:" + s.port, "user", "root", "key", s.key, "host_key", s.hostKey,
 		"commands", sdktest.Dict(
-			"touch", sdktest.Texts("/usr/bin/touch", filepath.Join(s.dir, "touched")),
+			"touch", sdktest.Texts("/usr/bin/touch", filepath.Join(s.dir, "touched{label:note}")),
 			"args", sdktest.Texts("/bin/sh", "-c", `printf '%s\n' "$@"`, "sh", "{target}", "two words", `it's "quoted" $HOME \ * ;`, "x={label:note}"),
 			"env", sdktest.Texts("/usr/bin/env"),
 			"fails", sdktest.Texts("/bin/sh", "-c", "echo it is broken >&2; exit 3"),
@@ -117,6 +118,8 @@ func TestE2ESSH(t *testing.T) {
 func TestE2ELogin(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	touch := run("touch")
+	touch.Target.Labels = map[string]string{"note": "1"}
 	otherKey, otherPublic := sshdtest.NewKey(t)
 	without := func(d value.Dict, name string) value.Dict {
 		var out value.Dict
@@ -139,14 +142,14 @@ func TestE2ELogin(t *testing.T) {
 		"nobody there":     {with("host", "127.0.0.1:1"), "connection refused"},
 		"no agent":         {append(without(s.config(), "key"), sdktest.Dict("agent", "/nonexistent/agent")...), "ssh-agent /nonexistent/agent"},
 	} {
-		s.harness(c.config).Expect(run("touch"), pluginpb.Outcome_OUTCOME_NOT_STARTED, c.want)
-		if _, err := os.Stat(filepath.Join(s.dir, "touched")); err == nil {
+		s.harness(c.config).Expect(touch, pluginpb.Outcome_OUTCOME_NOT_STARTED, c.want)
+		if s.touched("1") {
 			t.Fatalf("%s: it was done", what)
 		}
 	}
-	s.harness(append(without(s.config(), "key"), sdktest.Dict("agent", newAgent(t, s.key))...)).Expect(run("touch"), pluginpb.Outcome_OUTCOME_SUCCEEDED, "")
-	if _, err := os.Stat(filepath.Join(s.dir, "touched")); err != nil {
-		t.Error(err)
+	s.harness(append(without(s.config(), "key"), sdktest.Dict("agent", newAgent(t, s.key))...)).Expect(touch, pluginpb.Outcome_OUTCOME_SUCCEEDED, "")
+	if !s.touched("1") {
+		t.Error("it was not done")
 	}
 }
 
@@ -184,19 +187,27 @@ func newAgent(t *testing.T, key string) string {
 }
 
 func suite(s *site) sdktest.Suite {
-	file := filepath.Join(s.dir, "touched")
+	round := 0
 	return sdktest.Suite{
 		Argv: sdktest.Bundled(s.t, "ssh"), Config: s.config(),
 		Queries: []sdktest.Question{{Function: "read", Args: sdktest.Dict("command", "id")}},
 		Effects: []sdktest.Effect{{
-			Action: run("touch"),
-			Happened: func() bool {
-				_, err := os.Stat(file)
-				return err == nil
+			Action:   run("touch"),
+			Happened: func() bool { return s.touched(strconv.Itoa(round)) },
+			Undo:     func() { _ = os.Remove(filepath.Join(s.dir, "touched"+strconv.Itoa(round))) },
+			// What was started there may take its time.
+			Fresh: func(a *sdktest.Action) {
+				round++
+				a.Target.Labels = map[string]string{"note": strconv.Itoa(round)}
 			},
-			Undo: func() { _ = os.Remove(file) },
 		}},
 	}
+}
+
+// touched says whether the command touch has been run for a target with this note.
+func (s *site) touched(note string) bool {
+	_, err := os.Stat(filepath.Join(s.dir, "touched"+note))
+	return err == nil
 }
 
 func TestE2EConformance(t *testing.T) {

@@ -34,15 +34,16 @@ type Effect struct {
 	Action
 	Happened func() bool // whether the effect is there
 	Undo     func()      // takes it away
-	// Fresh is for an action on an object that its effect ends: after Undo, it makes another one and returns the arguments for it. nil: they stay.
-	Fresh func() value.Dict
+	// Fresh, after Undo, makes the action one on another object: where its effect ends the object, and where it may come so late that it would be taken for
+	// that of the next try. nil: it stays.
+	Fresh func(*Action)
 }
 
 // undo takes the effect away, and makes the action one of what there is now.
 func (e *Effect) undo() {
 	e.Undo()
 	if e.Fresh != nil {
-		e.Args = e.Fresh()
+		e.Fresh(&e.Action)
 	}
 }
 
