@@ -35,6 +35,13 @@ help: ## print this
 build: ## build bin/runbook
 	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '-s -w $(LDFLAGS)' -o bin/runbook ./cmd/runbook
 
+# The plugin for Kubernetes is a module of its own, because of the client library.
+KUBERNETES := cmd/runbook-plugin-kubernetes
+
+.PHONY: kubernetes
+kubernetes: ## build bin/runbook-plugin-kubernetes
+	cd $(KUBERNETES) && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/runbook-plugin-kubernetes .
+
 .PHONY: demo
 demo: build ## watch a service get stuck and be put right, on this machine, with nothing else needed
 	bin/runbook demo
@@ -42,11 +49,27 @@ demo: build ## watch a service get stuck and be put right, on this machine, with
 .PHONY: test
 test: ## run the tests
 	go test ./...
+	cd $(KUBERNETES) && go test ./...
 
 # Most of them wait, for servers and for clocks: four packages at a time.
 .PHONY: test-e2e
 test-e2e: build ## run the tests that need real servers (a Prometheus, PostgreSQL, systemd, ...); .ci/run installs those
 	go test -count=1 -p 4 -tags e2e -run '^TestE2E' $$(grep -rl --include='*_test.go' '^//go:build.*e2e' . | xargs dirname | sort -u)
+
+# All of Kubernetes takes some eight minutes to build on two cores. It is built once, for the versions that kubetest/go.mod names.
+bin/kubernetes: $(KUBERNETES)/kubetest/go.mod
+	mkdir -p $@
+	cd $(KUBERNETES)/kubetest && export CGO_ENABLED=0 && for program in go.etcd.io/etcd/server/v3:etcd k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager; do \
+		go build -trimpath -ldflags '-s -w' -o $(CURDIR)/$@/$$(basename "$${program#*:}") "$${program%:*}"; done
+	touch $@
+
+.PHONY: test-kubernetes
+test-kubernetes: bin/kubernetes kubernetes ## run the tests of the plugin for Kubernetes against a real cluster's programs, which are built first
+	cd $(KUBERNETES) && RUNBOOK_TEST_KUBERNETES=$(CURDIR)/bin/kubernetes go test -count=1 -v -tags kubernetes $(KUBEFLAGS) .
+
+.PHONY: record-kubernetes
+record-kubernetes: ## the same, and write down what was exchanged with it, for the tests without one
+	$(MAKE) test-kubernetes KUBEFLAGS="-run '^Test(Queries|Deployments|Pods|Nodes|WithoutLeave)$$$$' -record"
 
 .PHONY: property
 property: ## check the guards, the breaker and the books with CHECKS (200000) random histories, from SEED
@@ -79,6 +102,7 @@ race-all: ## run all tests with the race detector; takes a quarter of an hour
 .PHONY: lint
 lint: $(GOLANGCI) ## run golangci-lint as .golangci.yml says
 	$(GOLANGCI) run ./...
+	cd $(KUBERNETES) && $(GOLANGCI) run ./...
 	$(GOLANGCI) fmt --diff
 
 .PHONY: vet
@@ -90,6 +114,7 @@ vet: ## run go vet, for the other platforms as well
 .PHONY: tidy-diff
 tidy-diff: ## check that go.mod and go.sum are what go mod tidy would write
 	go mod tidy -diff
+	cd $(KUBERNETES) && go mod tidy -diff
 
 .PHONY: vuln
 vuln: $(GOVULNCHECK) ## look for known vulnerabilities in what is used; needs the network
