@@ -69,7 +69,7 @@ test-kubernetes: bin/kubernetes kubernetes ## run the tests of the plugin for Ku
 
 .PHONY: record-kubernetes
 record-kubernetes: ## the same, and write down what was exchanged with it, for the tests without one
-	$(MAKE) test-kubernetes KUBEFLAGS="-run '^Test(Queries|Deployments|Pods|Nodes|WithoutLeave)$$$$' -record"
+	$(MAKE) test-kubernetes KUBEFLAGS="-run '^Test(Queries|Deployments|Pods|Nodes|WithoutLeave|CronJob)$$$$' -record"
 
 .PHONY: property
 property: ## check the guards, the breaker and the books with CHECKS (200000) random histories, from SEED

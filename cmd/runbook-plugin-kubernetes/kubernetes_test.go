@@ -387,3 +387,31 @@ func TestWithoutLeave(t *testing.T) {
 	})
 	c.h.Expect(action("key-1", "restart_rollout", "deployment", web), pluginpb.Outcome_OUTCOME_NOT_STARTED, "is forbidden")
 }
+
+// The CronJob of docs/schedule.md is one that the API server takes, with every field known to it.
+func TestCronJob(t *testing.T) {
+	t.Parallel()
+	c := &cluster{tape: newTape(t, "cronjob"), t: t}
+	docs, err := os.ReadFile(filepath.Join("..", "..", "docs", "schedule.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := regexp.MustCompile("(?s)```yaml\n(apiVersion: batch/v1\n.*?)```").FindSubmatch(docs)
+	if text == nil {
+		t.Fatal("docs/schedule.md has no CronJob")
+	}
+	var job dict
+	if err := yaml.Unmarshal(text[1], &job); err != nil {
+		t.Fatal(err)
+	}
+	var made struct {
+		Spec struct {
+			Schedule, ConcurrencyPolicy string
+			JobTemplate                 struct{ Spec struct{ BackoffLimit int } }
+		}
+	}
+	c.must(http.MethodPost, "/apis/batch/v1/namespaces/default/cronjobs?fieldValidation=Strict", job, &made)
+	if made.Spec.Schedule != "* * * * *" || made.Spec.ConcurrencyPolicy != "Forbid" || made.Spec.JobTemplate.Spec.BackoffLimit != 0 {
+		t.Errorf("%+v", made)
+	}
+}
