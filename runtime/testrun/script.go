@@ -194,6 +194,8 @@ func (s *script) call(ctx context.Context, req kit.Request) (value.Value, error)
 		return value.Time(w.now), nil
 	case ".advance":
 		return nil, w.set(w.now.Add(span(a["by"])))
+	case ".duration":
+		return a["text"], nil
 	case ".metrics":
 		_, err := w.load(recordingOf(a))
 		return nil, err

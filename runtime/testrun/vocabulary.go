@@ -26,7 +26,7 @@ func Families() []kit.Family {
 	return []kit.Family{
 		{Doc: "What a file of tests declares, besides its functions test_...(t).", Functions: []kit.Function{scenarioFn(), actionFn(kit.Declare)}},
 		{Name: "t", Doc: "The test: its clock, its metrics, how actions end, and what is expected.", Functions: []kit.Function{
-			nowFn(), advanceFn(), metricsFn(), seriesFn(), promtoolFn(), alertFn(), rulesFn(), changeFn(), fakeFn(), haltFn(), resumeFn(), runFn(), actionFn(kit.Query), expectFn(),
+			nowFn(), advanceFn(), durationFn(), metricsFn(), seriesFn(), promtoolFn(), alertFn(), rulesFn(), changeFn(), fakeFn(), haltFn(), resumeFn(), runFn(), actionFn(kit.Query), expectFn(),
 		}},
 		{Name: typeRun, Doc: "What t.run answers: due, problem, targets and notices.", Functions: []kit.Function{targetFn()}},
 		{Name: typeExpectation, Doc: "What t.expect answers. One that nothing is asked of fails the test.", Functions: []kit.Function{
@@ -47,6 +47,12 @@ func nowFn() kit.Function {
 func advanceFn() kit.Function {
 	return kit.Function{Name: "advance", Kind: kit.Query, Positional: 1, Doc: "Lets time pass.", Params: []kit.Param{
 		{Name: "by", Type: kit.Duration, Required: true, Doc: `how long, such as "15m"`},
+	}}
+}
+
+func durationFn() kit.Function {
+	return kit.Function{Name: "duration", Kind: kit.Query, Positional: 1, Returns: kit.Any, Doc: "Returns a duration, for what a plugin answers.", Params: []kit.Param{
+		{Name: "text", Type: kit.Duration, Required: true, Doc: `such as "90s", "20m" or "3h"`},
 	}}
 }
 

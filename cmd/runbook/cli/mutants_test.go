@@ -26,7 +26,7 @@ var mutations = []struct {
 	{"a branch is always taken", regexp.MustCompile(`^(\s+)if .*:$`), `${1}if True:`},
 	{"an argument of a guard is gone", regexp.MustCompile(`, (cooldown|within|timeout|expect) = "[^"]*"`), ``},
 	{"an argument of a guard is gone", regexp.MustCompile(`^\s+(held|max_bad|cooldown) = [^,]*,.*$`), ``},
-	{"an action is gone", regexp.MustCompile(`^(\s+)ctx\.(disk|exec|haproxy|postgres|redis|ssh|systemd)\.[a-z_]+\(.*\)$`), `${1}pass`},
+	{"an action is gone", regexp.MustCompile(`^(\s+)ctx\.(disk|exec|haproxy|kubernetes|postgres|redis|ssh|systemd)\.[a-z_]+\(.*\)$`), `${1}pass`},
 	{"a person is not called", regexp.MustCompile(`return escalate\(.*\)$`), `return nothing("all is well")`},
 	{"which series is not said", regexp.MustCompile(`, where = \{[^}]*\}`), ``},
 }
