@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"path"
 	"strings"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/allow"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
 
@@ -72,12 +72,8 @@ type plugin struct {
 }
 
 func (x *plugin) configure(_ context.Context, c config) error {
-	for name, list := range map[string][]string{"namespaces": c.Namespaces, "nodes": c.Nodes} {
-		for _, p := range list {
-			if _, err := path.Match(p, ""); err != nil || p == "" {
-				return problem.New(problem.Project, "%s: %.80q is not a name or a pattern", name, p)
-			}
-		}
+	if err := errors.Join(allow.Patterns("namespaces", c.Namespaces), allow.Patterns("nodes", c.Nodes)); err != nil {
+		return err
 	}
 	switch {
 	case c.Timeout <= 0:
@@ -138,20 +134,6 @@ func (o once) RoundTrip(r *http.Request) (*http.Response, error) {
 		resp.Header.Del("Retry-After")
 	}
 	return resp, err
-}
-
-// allowed says whether a namespace or a node is one that may be acted on.
-func allowed(kind, name string, list []string) error {
-	for _, pattern := range list {
-		if ok, _ := path.Match(pattern, name); ok {
-			return nil
-		}
-	}
-	p := problem.New(problem.Argument, "the connection does not allow to act on %s %s%s", kind, name, problem.DidYouMean(name, list))
-	if len(list) == 0 {
-		return p.WithHint("list it in the connection in project.star: config = {%q: [%q]}", kind+"s", name)
-	}
-	return p.WithHint("list it in the connection's %ss in project.star, which are: %s", kind, strings.Join(list, ", "))
 }
 
 // refused says that the API server answered that it will not: then nothing has happened.

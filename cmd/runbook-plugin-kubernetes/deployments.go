@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/allow"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
 
@@ -93,7 +94,7 @@ func (x *plugin) findDeployment(ctx context.Context, full, key string) (*apps.De
 	if err != nil {
 		return nil, err
 	}
-	if err := allowed("namespace", o.namespace, x.config.Namespaces); err != nil {
+	if err := allow.Check("namespaces", x.config.Namespaces, "namespace ", o.namespace); err != nil {
 		return nil, err
 	}
 	d, err := x.apps.Deployments(o.namespace).Get(ctx, o.name, meta.GetOptions{})

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/allow"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
 
@@ -78,7 +79,7 @@ func (x *plugin) findNode(ctx context.Context, full string) (*core.Node, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := allowed("node", o.name, x.config.Nodes); err != nil {
+	if err := allow.Check("nodes", x.config.Nodes, "node ", o.name); err != nil {
 		return nil, err
 	}
 	n, err := x.core.Nodes().Get(ctx, o.name, meta.GetOptions{})

@@ -10,6 +10,7 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/allow"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
 
@@ -43,7 +44,7 @@ func (x *plugin) findPod(ctx context.Context, full string) (object, *core.Pod, e
 	if err != nil {
 		return o, nil, err
 	}
-	if err := allowed("namespace", o.namespace, x.config.Namespaces); err != nil {
+	if err := allow.Check("namespaces", x.config.Namespaces, "namespace ", o.namespace); err != nil {
 		return o, nil, err
 	}
 	p, err := x.core.Pods(o.namespace).Get(ctx, o.name, meta.GetOptions{})

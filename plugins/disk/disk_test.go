@@ -20,30 +20,22 @@ import (
 func TestSettings(t *testing.T) {
 	t.Parallel()
 	deletes := func(pattern string) value.Dict { return sdktest.Dict("deletes", sdktest.Dict("logs", pattern)) }
-	for name, c := range map[string]struct {
-		config value.Dict
-		want   string // "" is accepted
-	}{
-		"nothing":          {nil, ""},
-		"a pattern":        {deletes("/var/log/worker/*.log.*"), ""},
-		"in the middle":    {deletes("/var/log/worker-*/old/*.gz"), ""},
-		"relative":         {deletes("log/*"), "is not a clean absolute path"},
-		"a way up":         {deletes("/var/log/../../etc/*"), "is not a clean absolute path"},
-		"no star":          {deletes("/etc/passwd"), "has no * or ?"},
-		"everything":       {deletes("/*"), "the first name must be without"},
-		"anything's":       {deletes("/*/log/x"), "the first name must be without"},
-		"two stars":        {deletes("/var/log/**"), "** is not known"},
-		"a bad pattern":    {deletes("/var/log/[*"), "is not a pattern"},
-		"too young":        {sdktest.Dict("least_age", value.Duration(time.Second)), "is less than a minute"},
-		"a relative root":  {sdktest.Dict("roots", sdktest.Texts("var")), "is not a clean absolute path"},
-		"relative journal": {sdktest.Dict("journal", "var/log"), "is not an absolute path"},
-		"no journal left":  {sdktest.Dict("least_journal", 0), "is not positive"},
-	} {
-		err := sdktest.New(t, disk.New()).Configure(c.config)
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: got %v, want %q", name, err, c.want)
-		}
-	}
+	sdktest.Settings(t, disk.New, map[string]sdktest.Setting{
+		"nothing":          {Want: ""},
+		"a pattern":        {Config: deletes("/var/log/worker/*.log.*"), Want: ""},
+		"in the middle":    {Config: deletes("/var/log/worker-*/old/*.gz"), Want: ""},
+		"relative":         {Config: deletes("log/*"), Want: "is not a clean absolute path"},
+		"a way up":         {Config: deletes("/var/log/../../etc/*"), Want: "is not a clean absolute path"},
+		"no star":          {Config: deletes("/etc/passwd"), Want: "has no * or ?"},
+		"everything":       {Config: deletes("/*"), Want: "the first name must be without"},
+		"anything's":       {Config: deletes("/*/log/x"), Want: "the first name must be without"},
+		"two stars":        {Config: deletes("/var/log/**"), Want: "** is not known"},
+		"a bad pattern":    {Config: deletes("/var/log/[*"), Want: "is not a pattern"},
+		"too young":        {Config: sdktest.Dict("least_age", value.Duration(time.Second)), Want: "is less than a minute"},
+		"a relative root":  {Config: sdktest.Dict("roots", sdktest.Texts("var")), Want: "is not a clean absolute path"},
+		"relative journal": {Config: sdktest.Dict("journal", "var/log"), Want: "is not an absolute path"},
+		"no journal left":  {Config: sdktest.Dict("least_journal", 0), Want: "is not positive"},
+	})
 }
 
 // tree is a directory with files, whose age in hours is what follows their names.

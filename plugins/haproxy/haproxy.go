@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/allow"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
 
@@ -86,16 +87,7 @@ func (x *plugin) allowed(server string) error {
 	if _, _, err := split(server); err != nil {
 		return err
 	}
-	for _, pattern := range x.config.Servers {
-		if ok, _ := path.Match(pattern, server); ok {
-			return nil
-		}
-	}
-	p := problem.New(problem.Argument, "server: the connection does not allow to act on %s%s", server, problem.DidYouMean(server, x.config.Servers))
-	if len(x.config.Servers) == 0 {
-		return p.WithHint("list it in the connection in project.star: config = {\"servers\": [%q]}", server)
-	}
-	return p.WithHint("list it in the connection's servers in project.star, which are: %s", strings.Join(x.config.Servers, ", "))
+	return allow.Check("servers", x.config.Servers, "", server)
 }
 
 type serversArgs struct {

@@ -17,22 +17,14 @@ import (
 
 func TestSettings(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
-		config value.Dict
-		want   string // "" is accepted
-	}{
-		"a path":        {sdktest.Dict("socket", "/run/haproxy/admin.sock", "servers", sdktest.Texts("web/app*")), ""},
-		"a port":        {sdktest.Dict("socket", "127.0.0.1:9999"), ""},
-		"relative":      {sdktest.Dict("socket", "admin.sock"), "is not an absolute path, and not host:port"},
-		"no backend":    {sdktest.Dict("socket", "/s", "servers", sdktest.Texts("app1")), "is not the name or pattern of a server"},
-		"a bad pattern": {sdktest.Dict("socket", "/s", "servers", sdktest.Texts("web/[")), "is not the name or pattern of a server"},
-		"timeout":       {sdktest.Dict("socket", "/s", "timeout", value.Duration(-1)), "it must be positive"},
-	} {
-		err := sdktest.New(t, haproxy.New()).Configure(c.config)
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: got %v, want %q", name, err, c.want)
-		}
-	}
+	sdktest.Settings(t, haproxy.New, map[string]sdktest.Setting{
+		"a path":        {Config: sdktest.Dict("socket", "/run/haproxy/admin.sock", "servers", sdktest.Texts("web/app*")), Want: ""},
+		"a port":        {Config: sdktest.Dict("socket", "127.0.0.1:9999"), Want: ""},
+		"relative":      {Config: sdktest.Dict("socket", "admin.sock"), Want: "is not an absolute path, and not host:port"},
+		"no backend":    {Config: sdktest.Dict("socket", "/s", "servers", sdktest.Texts("app1")), Want: "is not the name or pattern of a server"},
+		"a bad pattern": {Config: sdktest.Dict("socket", "/s", "servers", sdktest.Texts("web/[")), Want: "is not the name or pattern of a server"},
+		"timeout":       {Config: sdktest.Dict("socket", "/s", "timeout", value.Duration(-1)), Want: "it must be positive"},
+	})
 }
 
 // A name cannot become a command, and nothing that the connection does not list is acted on.

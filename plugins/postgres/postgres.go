@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/allow"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/web"
 )
@@ -71,10 +71,8 @@ func (x *plugin) configure(_ context.Context, c config) error {
 	case c.CAFile != "" && !c.TLS:
 		return problem.New(problem.Project, "ca_file: without tls no certificate is looked at").WithHint(`leave "tls": False out`)
 	}
-	for _, u := range c.Users {
-		if _, err := path.Match(u, ""); err != nil || u == "" {
-			return problem.New(problem.Project, "users: %.80q is not the name or pattern of a user", u)
-		}
+	if err := allow.Patterns("users", c.Users); err != nil {
+		return err
 	}
 	s, err := pgx.ParseConfig("sslmode=disable")
 	if err != nil {
@@ -96,16 +94,7 @@ func (x *plugin) configure(_ context.Context, c config) error {
 
 // allowed says whether sessions of a user may be acted on.
 func (x *plugin) allowed(user string) error {
-	for _, pattern := range x.config.Users {
-		if ok, _ := path.Match(pattern, user); ok {
-			return nil
-		}
-	}
-	p := problem.New(problem.Argument, "the connection does not allow to act on sessions of user %s", user)
-	if len(x.config.Users) == 0 {
-		return p.WithHint("list it in the connection in project.star: config = {\"users\": [%q]}", user)
-	}
-	return p.WithHint("list it in the connection's users in project.star, which are: %s", strings.Join(x.config.Users, ", "))
+	return allow.Check("users", x.config.Users, "sessions of user ", user)
 }
 
 // with runs one piece of work over a connection of its own.

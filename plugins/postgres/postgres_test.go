@@ -12,26 +12,18 @@ import (
 
 func TestSettings(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
-		config value.Dict
-		want   string // "" is accepted
-	}{
-		"a name":      {sdktest.Dict("host", "db1", "user", "runbook", "users", sdktest.Texts("app_*")), ""},
-		"a socket":    {sdktest.Dict("host", "/run/postgresql", "user", "runbook"), ""},
-		"no user":     {sdktest.Dict("host", "db1"), "user"},
-		"a url":       {sdktest.Dict("host", "postgres://db1", "user", "runbook"), "is not the name of one server"},
-		"two":         {sdktest.Dict("host", "db1,db2", "user", "runbook"), "is not the name of one server"},
-		"a port":      {sdktest.Dict("host", "db1", "user", "runbook", "port", 70000), "is not 1 to 65535"},
-		"a pattern":   {sdktest.Dict("host", "db1", "user", "runbook", "users", sdktest.Texts("[")), "is not the name or pattern of a user"},
-		"ca, no tls":  {sdktest.Dict("host", "db1", "user", "runbook", "tls", false, "ca_file", "/etc/ca.pem"), "without tls no certificate is looked at"},
-		"no ca there": {sdktest.Dict("host", "db1", "user", "runbook", "ca_file", "/nonexistent"), "no such file"},
-		"timeout":     {sdktest.Dict("host", "db1", "user", "runbook", "timeout", value.Duration(-1)), "it must be positive"},
-	} {
-		err := sdktest.New(t, postgres.New()).Configure(c.config)
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: got %v, want %q", name, err, c.want)
-		}
-	}
+	sdktest.Settings(t, postgres.New, map[string]sdktest.Setting{
+		"a name":      {Config: sdktest.Dict("host", "db1", "user", "runbook", "users", sdktest.Texts("app_*")), Want: ""},
+		"a socket":    {Config: sdktest.Dict("host", "/run/postgresql", "user", "runbook"), Want: ""},
+		"no user":     {Config: sdktest.Dict("host", "db1"), Want: "user"},
+		"a url":       {Config: sdktest.Dict("host", "postgres://db1", "user", "runbook"), Want: "is not the name of one server"},
+		"two":         {Config: sdktest.Dict("host", "db1,db2", "user", "runbook"), Want: "is not the name of one server"},
+		"a port":      {Config: sdktest.Dict("host", "db1", "user", "runbook", "port", 70000), Want: "is not 1 to 65535"},
+		"a pattern":   {Config: sdktest.Dict("host", "db1", "user", "runbook", "users", sdktest.Texts("[")), Want: "is not a name or a pattern"},
+		"ca, no tls":  {Config: sdktest.Dict("host", "db1", "user", "runbook", "tls", false, "ca_file", "/etc/ca.pem"), Want: "without tls no certificate is looked at"},
+		"no ca there": {Config: sdktest.Dict("host", "db1", "user", "runbook", "ca_file", "/nonexistent"), Want: "no such file"},
+		"timeout":     {Config: sdktest.Dict("host", "db1", "user", "runbook", "timeout", value.Duration(-1)), Want: "it must be positive"},
+	})
 }
 
 // What cannot be the name of a session or a statement is said before the server hears of it.

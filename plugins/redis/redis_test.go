@@ -12,25 +12,17 @@ import (
 
 func TestSettings(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
-		config value.Dict
-		want   string // "" is accepted
-	}{
-		"a port":      {sdktest.Dict("address", "cache1:6379"), ""},
-		"a socket":    {sdktest.Dict("address", "/run/redis/redis.sock"), ""},
-		"no port":     {sdktest.Dict("address", "cache1"), "is not host:port"},
-		"a url":       {sdktest.Dict("address", "redis://cache1:6379"), "is not host:port"},
-		"no password": {sdktest.Dict("address", "cache1:6379", "user", "runbook"), "has no password"},
-		"ca, no tls":  {sdktest.Dict("address", "cache1:6379", "ca_file", "/etc/ca.pem"), "without tls no certificate is looked at"},
-		"no ca":       {sdktest.Dict("address", "cache1:6379", "ca_file", "/nonexistent", "tls", true), "no such file"},
-		"a pattern":   {sdktest.Dict("address", "cache1:6379", "settings", sdktest.Texts("max*")), "cannot be a parameter"},
-		"timeout":     {sdktest.Dict("address", "cache1:6379", "timeout", value.Duration(-1)), "it must be positive"},
-	} {
-		err := sdktest.New(t, redis.New()).Configure(c.config)
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: got %v, want %q", name, err, c.want)
-		}
-	}
+	sdktest.Settings(t, redis.New, map[string]sdktest.Setting{
+		"a port":      {Config: sdktest.Dict("address", "cache1:6379"), Want: ""},
+		"a socket":    {Config: sdktest.Dict("address", "/run/redis/redis.sock"), Want: ""},
+		"no port":     {Config: sdktest.Dict("address", "cache1"), Want: "is not host:port"},
+		"a url":       {Config: sdktest.Dict("address", "redis://cache1:6379"), Want: "is not host:port"},
+		"no password": {Config: sdktest.Dict("address", "cache1:6379", "user", "runbook"), Want: "has no password"},
+		"ca, no tls":  {Config: sdktest.Dict("address", "cache1:6379", "ca_file", "/etc/ca.pem"), Want: "without tls no certificate is looked at"},
+		"no ca":       {Config: sdktest.Dict("address", "cache1:6379", "ca_file", "/nonexistent", "tls", true), Want: "no such file"},
+		"a pattern":   {Config: sdktest.Dict("address", "cache1:6379", "settings", sdktest.Texts("max*")), Want: "cannot be a parameter"},
+		"timeout":     {Config: sdktest.Dict("address", "cache1:6379", "timeout", value.Duration(-1)), Want: "it must be positive"},
+	})
 }
 
 // What is wrong with the name of a client is said before the server hears of it.

@@ -1,7 +1,6 @@
 package ssh_test
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/sdktest"
@@ -15,27 +14,19 @@ func TestSettings(t *testing.T) {
 	base := func(more ...any) value.Dict {
 		return sdktest.Dict(append([]any{"host", "db1", "user", "runbook", "host_key", hostKey}, more...)...)
 	}
-	for name, c := range map[string]struct {
-		config value.Dict
-		want   string // "" is accepted
-	}{
-		"an agent":           {base("agent", "/run/agent"), ""},
-		"no key":             {base(), "key and host_key are needed"},
-		"both":               {base("agent", "/run/agent", "key", "x"), "two ways to log in"},
-		"a bad key":          {base("key", "x"), "it is not a private key"},
-		"a relative agent":   {base("agent", "agent"), "is not an absolute path"},
-		"no host key":        {sdktest.Dict("host", "db1", "user", "runbook", "agent", "/run/agent"), "host_key"},
-		"a bad host key":     {sdktest.Dict("host", "db1", "user", "runbook", "agent", "/run/agent", "host_key", "ssh-ed25519 x"), "it is not a public key"},
-		"a relative argv":    {base("agent", "/a", "commands", sdktest.Dict("x", sdktest.Texts("touch"))), `commands: "x": "touch" is not the absolute path`},
-		"an empty argv":      {base("agent", "/a", "commands", sdktest.Dict("x", sdktest.Texts())), `commands: "x": it is empty`},
-		"a read's target":    {base("agent", "/a", "reads", sdktest.Dict("x", sdktest.Texts("/bin/ls", "{target}"))), "a read has no target"},
-		"a variable":         {base("agent", "/a", "env", sdktest.Dict("A B", "x")), "cannot be set"},
-		"a variable of us":   {base("agent", "/a", "env", sdktest.Dict("RUNBOOK_KEY", "x")), "cannot be set"},
-		"a negative timeout": {base("agent", "/a", "timeout", value.Duration(-1)), "it must be positive"},
-	} {
-		err := sdktest.New(t, ssh.New()).Configure(c.config)
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: got %v, want %q", name, err, c.want)
-		}
-	}
+	sdktest.Settings(t, ssh.New, map[string]sdktest.Setting{
+		"an agent":           {Config: base("agent", "/run/agent"), Want: ""},
+		"no key":             {Config: base(), Want: "key and host_key are needed"},
+		"both":               {Config: base("agent", "/run/agent", "key", "x"), Want: "two ways to log in"},
+		"a bad key":          {Config: base("key", "x"), Want: "it is not a private key"},
+		"a relative agent":   {Config: base("agent", "agent"), Want: "is not an absolute path"},
+		"no host key":        {Config: sdktest.Dict("host", "db1", "user", "runbook", "agent", "/run/agent"), Want: "host_key"},
+		"a bad host key":     {Config: sdktest.Dict("host", "db1", "user", "runbook", "agent", "/run/agent", "host_key", "ssh-ed25519 x"), Want: "it is not a public key"},
+		"a relative argv":    {Config: base("agent", "/a", "commands", sdktest.Dict("x", sdktest.Texts("touch"))), Want: `commands: "x": "touch" is not the absolute path`},
+		"an empty argv":      {Config: base("agent", "/a", "commands", sdktest.Dict("x", sdktest.Texts())), Want: `commands: "x": it is empty`},
+		"a read's target":    {Config: base("agent", "/a", "reads", sdktest.Dict("x", sdktest.Texts("/bin/ls", "{target}"))), Want: "a read has no target"},
+		"a variable":         {Config: base("agent", "/a", "env", sdktest.Dict("A B", "x")), Want: "cannot be set"},
+		"a variable of us":   {Config: base("agent", "/a", "env", sdktest.Dict("RUNBOOK_KEY", "x")), Want: "cannot be set"},
+		"a negative timeout": {Config: base("agent", "/a", "timeout", value.Duration(-1)), Want: "it must be positive"},
+	})
 }

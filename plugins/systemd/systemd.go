@@ -19,6 +19,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
+	"github.com/seed1de3961f/runbook/plugins/sdk/allow"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
 
@@ -124,16 +125,7 @@ func (x *plugin) allowed(name string) error {
 	if err := checkUnit(name); err != nil {
 		return err
 	}
-	for _, pattern := range x.config.Units {
-		if ok, _ := path.Match(pattern, name); ok {
-			return nil
-		}
-	}
-	p := problem.New(problem.Argument, "unit: the connection does not allow to act on %s%s", name, problem.DidYouMean(name, x.config.Units))
-	if len(x.config.Units) == 0 {
-		return p.WithHint("list it in the connection in project.star: config = {\"units\": [%q]}", name)
-	}
-	return p.WithHint("list it in the connection's units in project.star, which are: %s", strings.Join(x.config.Units, ", "))
+	return allow.Check("units", x.config.Units, "", name)
 }
 
 func (x *plugin) unit(ctx context.Context, a unitArgs) (unit, error) {

@@ -24,25 +24,17 @@ func hintOf(err error) string {
 
 func TestSettings(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
-		config value.Dict
-		want   string // "" is accepted
-	}{
-		"nothing":     {nil, ""},
-		"patterns":    {sdktest.Dict("units", sdktest.Texts("nginx.service", "worker@*.service")), ""},
-		"no ending":   {sdktest.Dict("units", sdktest.Texts("nginx")), "is not the name or pattern of a unit"},
-		"bad pattern": {sdktest.Dict("units", sdktest.Texts("worker[.service")), "is not the name or pattern of a unit"},
-		"socket":      {sdktest.Dict("socket", value.String("run/systemd/private")), "is not an absolute path"},
-		"no keys":     {sdktest.Dict("host", value.String("db1")), "key and host_key are needed"},
-		"no host":     {sdktest.Dict("host_key", value.String("ssh-ed25519 AAAA")), "are for another machine"},
-		"bad key":     {sdktest.Dict("host", value.String("db1"), "key", value.String("x"), "host_key", value.String("x")), "it is not a private key"},
-		"timeout":     {sdktest.Dict("timeout", value.Duration(-1)), "it must be positive"},
-	} {
-		err := sdktest.New(t, systemd.New()).Configure(c.config)
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: got %v, want %q", name, err, c.want)
-		}
-	}
+	sdktest.Settings(t, systemd.New, map[string]sdktest.Setting{
+		"nothing":     {Want: ""},
+		"patterns":    {Config: sdktest.Dict("units", sdktest.Texts("nginx.service", "worker@*.service")), Want: ""},
+		"no ending":   {Config: sdktest.Dict("units", sdktest.Texts("nginx")), Want: "is not the name or pattern of a unit"},
+		"bad pattern": {Config: sdktest.Dict("units", sdktest.Texts("worker[.service")), Want: "is not the name or pattern of a unit"},
+		"socket":      {Config: sdktest.Dict("socket", value.String("run/systemd/private")), Want: "is not an absolute path"},
+		"no keys":     {Config: sdktest.Dict("host", value.String("db1")), Want: "key and host_key are needed"},
+		"no host":     {Config: sdktest.Dict("host_key", value.String("ssh-ed25519 AAAA")), Want: "are for another machine"},
+		"bad key":     {Config: sdktest.Dict("host", value.String("db1"), "key", value.String("x"), "host_key", value.String("x")), Want: "it is not a private key"},
+		"timeout":     {Config: sdktest.Dict("timeout", value.Duration(-1)), Want: "it must be positive"},
+	})
 }
 
 // What is wrong with the name of a unit is said before anything is asked of systemd, and nothing is acted on that the connection does not list.

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,12 +16,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/seed1de3961f/runbook/cmd/runbook/demo"
+	"github.com/seed1de3961f/runbook/plugins/sdk/sdktest"
 )
 
 // The bounds of what is waited for, and how often it is looked at.
@@ -141,24 +140,7 @@ func (l *lab) start(name string, args ...string) *os.File {
 }
 
 // output keeps what a process says while it runs.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-// String is what it has said so far.
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
+type output = sdktest.Output
 
 // startPrometheus starts one that scrapes the workers and sends alerts to the Alertmanagers.
 func (l *lab) startPrometheus() {

@@ -2,14 +2,12 @@ package sdktest
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -49,7 +47,7 @@ func Start(t testing.TB, argv ...string) *Program {
 		hs.MagicCookieKey + "=" + hs.MagicCookieValue, fmt.Sprintf("PLUGIN_PROTOCOL_VERSIONS=%d", hs.ProtocolVersion), "PLUGIN_UNIX_SOCKET_DIR=" + dir,
 		sdk.EnvLifeline + "=1", sdk.EnvHost + "=" + strconv.Itoa(os.Getpid()),
 	}
-	log := &lockedBuffer{}
+	log := &Output{}
 	cmd.Stderr = log
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -155,22 +153,4 @@ func (p *Program) Ended(d time.Duration) bool {
 	case <-time.After(d):
 		return false
 	}
-}
-
-// lockedBuffer is what a program has said so far.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -14,7 +14,7 @@ const readyWithin = 30 * time.Second
 // Server starts the real server of a plugin and waits until ready returns nil. It is killed with its group when the test ends.
 func Server(t testing.TB, ready func() error, argv ...string) {
 	t.Helper()
-	log := &lockedBuffer{}
+	log := &Output{}
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it is killed with its group
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.WaitDelay = time.Second
