@@ -52,13 +52,26 @@ func TestExamplesAreProved(t *testing.T) {
 	}
 }
 
+// Nothing is found in the runbooks that come with the project, and what was tested of them is what is there.
+func TestExamplesAreAttested(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.Abs("../../../runbooks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := runbook(t, root, 0, "check", "--project", root); !strings.Contains(out, "nothing found") {
+		t.Error(out)
+	}
+	runbook(t, root, 0, "test", "--project", root, "--attest", "--verify")
+}
+
 // proved runs the tests of one runbook, and then those of each mutant.
 func proved(t *testing.T, root, runbook string) {
 	text, err := os.ReadFile(filepath.Join(root, runbook))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := testMutant(t, root, runbook, string(text)); err != nil {
+	if out, err := testMutant(t, root, runbook, string(text), "--coverage", "--min", "100"); err != nil {
 		t.Fatalf("the runbook itself: %v\n%s", err, out)
 	}
 	lines := strings.Split(string(text), "\n")
@@ -89,8 +102,8 @@ func proved(t *testing.T, root, runbook string) {
 	}
 }
 
-// testMutant runs the tests of a project in which a runbook is another one.
-func testMutant(t *testing.T, root, runbook, text string) (string, error) {
+// testMutant runs the tests of a project in which a runbook is another one, as more says.
+func testMutant(t *testing.T, root, runbook, text string, more ...string) (string, error) {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(root)); err != nil {
@@ -112,7 +125,7 @@ func testMutant(t *testing.T, root, runbook, text string) (string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), self, "test", "--project", dir, filepath.Join(dir, runbook))
+	cmd := exec.CommandContext(t.Context(), self, append([]string{"test", "--project", dir, filepath.Join(dir, runbook)}, more...)...)
 	cmd.Args[0] = "runbook"
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
