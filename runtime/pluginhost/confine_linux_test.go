@@ -161,6 +161,15 @@ func TestConfined(t *testing.T) {
 	confined := func(plugin string) pluginhost.Connection {
 		return pluginhost.Connection{Name: plugin, Plugin: plugin, Confine: &pluginhost.Confine{Read: []string{in("given")}, Write: []string{in("mine")}}}
 	}
+	plugins := []string{"prisoner", "prisoner_net", "prisoner_exec", "prisoner_net_exec"}
+	if _, err := h.Query(t.Context(), confined("prisoner"), "escape", args("how", value.String("list"), "what", value.String("/"))); err != nil {
+		// Who is not root cannot always take the network from a process. Then nothing is started that should have none, and it is said why.
+		_ = asProblem(t, err, problem.PluginFailed, "user namespaces are forbidden or used up")
+		if os.Getuid() == 0 {
+			t.Fatal(err)
+		}
+		plugins = []string{"prisoner_net", "prisoner_net_exec"}
+	}
 	for _, c := range []struct {
 		how, what string
 		allowed   string // to plugins with these capabilities, "all", or "" for none
@@ -195,7 +204,7 @@ func TestConfined(t *testing.T) {
 		{"kill", strconv.Itoa(os.Getpid()), ""},
 		{"kill", "1", ""},
 	} {
-		for _, plugin := range []string{"prisoner", "prisoner_net", "prisoner_exec", "prisoner_net_exec"} {
+		for _, plugin := range plugins {
 			want := c.allowed == "all" || c.allowed != "" && strings.Contains(plugin, c.allowed)
 			if c.how == "shell" && !strings.Contains(plugin, "exec") {
 				want = false
@@ -230,7 +239,7 @@ func TestConfinedCommand(t *testing.T) {
 	h := bundled(t)
 	dir := t.TempDir()
 	c := execConn(dir)
-	c.Confine = &pluginhost.Confine{Read: []string{dir}}
+	c.Confine = &pluginhost.Confine{Read: []string{dir}, Network: true}
 	fin, child, err := runCommand(t, h, c, "touch", time.Minute, action.Target{Name: "w3", Labels: map[string]string{"unit": "x"}})
 	if err != nil || fin.State != action.Failed || !strings.Contains(fin.Message, "Permission denied") {
 		t.Errorf("it may only read: %+v, %v", fin, err)
@@ -238,7 +247,7 @@ func TestConfinedCommand(t *testing.T) {
 	if child.Group == 0 {
 		t.Errorf("no group: %+v", child)
 	}
-	c.Confine = &pluginhost.Confine{Write: []string{dir}}
+	c.Confine = &pluginhost.Confine{Write: []string{dir}, Network: true}
 	if fin, _, err = runCommand(t, h, c, "touch", time.Minute, action.Target{Name: "w3"}); err != nil || fin.State != action.Succeeded {
 		t.Errorf("it may write: %+v, %v", fin, err)
 	}

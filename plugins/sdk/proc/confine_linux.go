@@ -61,6 +61,18 @@ func (c *Confine) attributes(a *syscall.SysProcAttr) {
 	}
 }
 
+// errNamespaces says that a process cannot be given a network of its own here.
+var errNamespaces = errors.New("only root can take the network from a process here: user namespaces are forbidden or used up, as sysctl user.max_user_namespaces and AppArmor say; confine(network = True) leaves it to it")
+
+// explain words why a process that is confined did not start.
+func (c *Confine) explain(err error) error {
+	namespaces := errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EUSERS)
+	if c != nil && c.NoNetwork && os.Geteuid() != 0 && namespaces {
+		return fmt.Errorf("confine: %w (%s)", errNamespaces, err.Error()) // and not of the kind of that error, which is said of files, too
+	}
+	return err
+}
+
 // restrict restricts the calling thread for good, and with it what it starts.
 func (c *Confine) restrict() error {
 	abi := Confinement()

@@ -40,7 +40,7 @@ func (p *Process) run(o Options) error {
 			}
 		}
 		if err := p.cmd.Start(); err != nil {
-			started <- err
+			started <- o.Confine.explain(err)
 			return
 		}
 		started <- nil
