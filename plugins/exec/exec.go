@@ -32,16 +32,6 @@ type config struct {
 	Env      map[string]string `rb:"env" doc:"environment, besides RUNBOOK_KEY, RUNBOOK_TARGET and a fixed PATH; not for secrets"`
 }
 
-type command struct {
-	Command string `rb:"command,required,positional" doc:"name of a command of the connection"`
-}
-
-type result struct {
-	Exit   int    `rb:"exit"`
-	Stdout string `rb:"stdout"` // at most the last 64 KiB
-	Stderr string `rb:"stderr"`
-}
-
 // New makes the plugin.
 func New() *sdk.Plugin {
 	x := &plugin{}
@@ -84,46 +74,46 @@ func (x *plugin) configure(_ context.Context, c config) error {
 	return nil
 }
 
-func (x *plugin) read(ctx context.Context, a command) (result, error) {
+func (x *plugin) read(ctx context.Context, a argv.Named) (argv.Result, error) {
 	line, err := x.config.Reads.Find("reads", a.Command)
 	if err != nil {
-		return result{}, err
+		return argv.Result{}, err
 	}
 	r, err := sdk.RunCommand(ctx, sdk.Command{Argv: line, Dir: x.config.Dir, Env: x.env(), User: x.user})
 	if err != nil {
-		return result{}, withOutput(err)
+		return argv.Result{}, withOutput(err)
 	}
 	return toResult(r), nil
 }
 
-func (x *plugin) run(c *sdk.Call, a command) (result, error) {
+func (x *plugin) run(c *sdk.Call, a argv.Named) (argv.Result, error) {
 	line, err := x.config.Commands.Find("commands", a.Command)
 	if err != nil {
-		return result{}, err
+		return argv.Result{}, err
 	}
 	if line, err = argv.Expand(line, c.Target); err != nil {
-		return result{}, err
+		return argv.Result{}, err
 	}
 	cmd, err := c.Prepare(sdk.Command{
 		Argv: line, Dir: x.config.Dir, User: x.user, Env: append(x.env(), "RUNBOOK_KEY="+c.Key, "RUNBOOK_TARGET="+c.Target.Name),
 	})
 	if err != nil {
-		return result{}, err
+		return argv.Result{}, err
 	}
 	if err := c.Begin([]byte(a.Command)); err != nil {
-		return result{}, err
+		return argv.Result{}, err
 	}
 	r, err := cmd.Run()
 	if err != nil {
-		return result{}, withOutput(err)
+		return argv.Result{}, withOutput(err)
 	}
 	if r.Exit != 0 {
-		return result{}, problem.New(problem.ActionFailed, "%s ended with status %d%s", line[0], r.Exit, argv.Said(r.Stdout, r.Stderr))
+		return argv.Result{}, problem.New(problem.ActionFailed, "%s ended with status %d%s", line[0], r.Exit, argv.Said(r.Stdout, r.Stderr))
 	}
 	return toResult(r), nil
 }
 
-func (x *plugin) plan(_ context.Context, t sdk.Target, a command) (sdk.Plan, error) {
+func (x *plugin) plan(_ context.Context, t sdk.Target, a argv.Named) (sdk.Plan, error) {
 	line, err := x.config.Commands.Find("commands", a.Command)
 	if err == nil {
 		line, err = argv.Expand(line, t)
@@ -143,8 +133,8 @@ func (x *plugin) env() []string {
 	return env
 }
 
-func toResult(r sdk.CommandResult) result {
-	return result{Exit: r.Exit, Stdout: argv.Text(r.Stdout), Stderr: argv.Text(r.Stderr)}
+func toResult(r sdk.CommandResult) argv.Result {
+	return argv.Result{Exit: r.Exit, Stdout: argv.Text(r.Stdout), Stderr: argv.Text(r.Stderr)}
 }
 
 // withOutput adds what a command printed before it was ended, and keeps what kind of error it is.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
@@ -33,8 +34,8 @@ type receipt struct {
 	Forced uint64 `json:"forced"`
 }
 
-// prepare checks what is asked for and looks at the server.
-func (x *plugin) prepare(ctx context.Context, full string, least int) (server, error) {
+// prepare checks what is asked for and looks at the server. Where it is as the verb leaves it, it does not matter how many others serve.
+func (x *plugin) prepare(ctx context.Context, v verb, full string, least int) (server, error) {
 	if err := x.allowed(full); err != nil {
 		return server{}, err
 	}
@@ -42,7 +43,7 @@ func (x *plugin) prepare(ctx context.Context, full string, least int) (server, e
 		return server{}, problem.New(problem.Argument, "least: %d is negative", least)
 	}
 	all, s, err := x.find(ctx, full)
-	if err != nil {
+	if err != nil || s.forced == v.forced {
 		return s, err
 	}
 	others := 0
@@ -57,28 +58,29 @@ func (x *plugin) prepare(ctx context.Context, full string, least int) (server, e
 	return s, nil
 }
 
-func (x *plugin) takeOut(v verb) func(*sdk.Call, outArgs) (server, error) {
-	return func(call *sdk.Call, a outArgs) (server, error) { return x.act(call, v, a.Server, a.Least) }
-}
-
-func (x *plugin) putBack(v verb) func(*sdk.Call, serverArgs) (server, error) {
-	return func(call *sdk.Call, a serverArgs) (server, error) { return x.act(call, v, a.Server, 0) }
+// register registers a verb. of says which server is meant, and how many others have to serve.
+func register[A any](p *sdk.Plugin, x *plugin, v verb, of func(A) (full string, least int)) {
+	sdk.ActionFunc(p, v.name, v.doc, func(call *sdk.Call, a A) (server, error) {
+		full, least := of(a)
+		return x.act(call, v, full, least)
+	}, sdk.Timeout(30*time.Second, 5*time.Minute), sdk.BlastRadius("server"), sdk.Capabilities("net"))
+	sdk.PlanFunc(p, v.name, func(ctx context.Context, _ sdk.Target, a A) (sdk.Plan, error) {
+		full, least := of(a)
+		return x.plan(ctx, v, full, least)
+	})
+	sdk.ProbeFunc(p, v.name, func(ctx context.Context, pr sdk.Probe, a A) (sdk.ProbeAnswer, error) {
+		full, _ := of(a)
+		return x.probe(ctx, pr, v, full)
+	})
 }
 
 func (x *plugin) act(call *sdk.Call, v verb, full string, least int) (server, error) {
-	if err := x.allowed(full); err != nil {
-		return server{}, err
-	}
-	// Whether it is as it should be comes first: then it does not matter how many others serve.
-	_, s, err := x.find(call, full)
+	s, err := x.prepare(call, v, full, least)
 	if err != nil {
 		return s, err
 	}
 	if s.forced == v.forced {
 		return s, sdk.NoChange("%s is %s", full, s.said())
-	}
-	if s, err = x.prepare(call, full, least); err != nil {
-		return s, err
 	}
 	before, err := json.Marshal(receipt{full, s.forced})
 	if err != nil {
@@ -108,36 +110,12 @@ func (s server) said() string {
 	return fmt.Sprintf("%s (%s, %d sessions)", s.State, s.Status, s.Sessions)
 }
 
-func (x *plugin) planOut(v verb) func(context.Context, sdk.Target, outArgs) (sdk.Plan, error) {
-	return func(ctx context.Context, _ sdk.Target, a outArgs) (sdk.Plan, error) {
-		return x.plan(ctx, v, a.Server, a.Least)
-	}
-}
-
-func (x *plugin) planBack(v verb) func(context.Context, sdk.Target, serverArgs) (sdk.Plan, error) {
-	return func(ctx context.Context, _ sdk.Target, a serverArgs) (sdk.Plan, error) {
-		return x.plan(ctx, v, a.Server, 0)
-	}
-}
-
 func (x *plugin) plan(ctx context.Context, v verb, full string, least int) (sdk.Plan, error) {
-	s, err := x.prepare(ctx, full, least)
+	s, err := x.prepare(ctx, v, full, least)
 	if err != nil {
 		return sdk.Plan{}, err
 	}
 	return sdk.Plan{NoChange: s.forced == v.forced, Changes: []sdk.PlannedChange{{What: "set " + full + " to " + v.name, Before: s.said(), After: v.name}}}, nil
-}
-
-func (x *plugin) probeOut(v verb) func(context.Context, sdk.Probe, outArgs) (sdk.ProbeAnswer, error) {
-	return func(ctx context.Context, p sdk.Probe, a outArgs) (sdk.ProbeAnswer, error) {
-		return x.probe(ctx, p, v, a.Server)
-	}
-}
-
-func (x *plugin) probeBack(v verb) func(context.Context, sdk.Probe, serverArgs) (sdk.ProbeAnswer, error) {
-	return func(ctx context.Context, p sdk.Probe, a serverArgs) (sdk.ProbeAnswer, error) {
-		return x.probe(ctx, p, v, a.Server)
-	}
 }
 
 // probe compares the state with the one before. That somebody else has set the same cannot be told apart, and need not be.

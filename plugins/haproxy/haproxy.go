@@ -36,16 +36,11 @@ func New() *sdk.Plugin {
 		"state is what people have set, ready, drain or maint; status is what HAProxy makes of it.", x.servers, asked...)
 	sdk.QueryFunc(p, "server", "One server, as in servers().", x.server, asked...)
 	for _, v := range verbs {
-		acts := []sdk.Option{sdk.Timeout(30*time.Second, 5*time.Minute), sdk.BlastRadius("server"), sdk.Capabilities("net")}
 		if v.takesOut {
-			sdk.ActionFunc(p, v.name, v.doc, x.takeOut(v), acts...)
-			sdk.PlanFunc(p, v.name, x.planOut(v))
-			sdk.ProbeFunc(p, v.name, x.probeOut(v))
-			continue
+			register(p, x, v, func(a outArgs) (string, int) { return a.Server, a.Least })
+		} else {
+			register(p, x, v, func(a serverArgs) (string, int) { return a.Server, 0 })
 		}
-		sdk.ActionFunc(p, v.name, v.doc, x.putBack(v), acts...)
-		sdk.PlanFunc(p, v.name, x.planBack(v))
-		sdk.ProbeFunc(p, v.name, x.probeBack(v))
 	}
 	return p
 }

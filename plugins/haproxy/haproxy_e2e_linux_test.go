@@ -175,6 +175,10 @@ func TestE2EHAProxy(t *testing.T) {
 	if p.answering() != "" {
 		t.Errorf("answering: %s", p.answering())
 	}
+	// What is out already is so, in a dry run as in the action, however few others serve.
+	if plan, err = h.Plan(on("drain", "web/app1")); err != nil || !plan.GetNoChange() {
+		t.Errorf("plan: %v %v", plan, err)
+	}
 	for _, s := range []string{"web/app1", "web/app2", "web/app3"} {
 		out = h.Expect(on("ready", s), pluginpb.Outcome_OUTCOME_SUCCEEDED, "")
 		h.Probes(on("ready", s), out.Receipt, pluginpb.ProbeState_PROBE_STATE_DONE)

@@ -39,16 +39,6 @@ type config struct {
 	Timeout  time.Duration     `rb:"timeout" default:"10s" doc:"how long logging in may take"`
 }
 
-type command struct {
-	Command string `rb:"command,required,positional" doc:"name of a command of the connection"`
-}
-
-type result struct {
-	Exit   int    `rb:"exit"`
-	Stdout string `rb:"stdout"` // at most the last 64 KiB
-	Stderr string `rb:"stderr"`
-}
-
 // New makes the plugin.
 func New() *sdk.Plugin {
 	x := &plugin{}
@@ -139,11 +129,11 @@ func (x *plugin) start(s *ssh.Session, hangUp func(), line string) (*started, er
 }
 
 // wait waits for its end. An error says that nobody knows how it ended.
-func (r *started) wait(ctx context.Context, program string) (result, error) {
+func (r *started) wait(ctx context.Context, program string) (argv.Result, error) {
 	stop := context.AfterFunc(ctx, r.hangUp)
 	err := r.s.Wait()
 	stop()
-	out := result{Stdout: argv.Text(r.stdout.Bytes()), Stderr: argv.Text(r.stderr.Bytes())}
+	out := argv.Result{Stdout: argv.Text(r.stdout.Bytes()), Stderr: argv.Text(r.stderr.Bytes())}
 	var exit *ssh.ExitError
 	switch {
 	case err == nil:
@@ -161,43 +151,43 @@ func (r *started) wait(ctx context.Context, program string) (result, error) {
 
 func (r *started) said() string { return argv.Said(r.stdout.Bytes(), r.stderr.Bytes()) }
 
-func (x *plugin) read(ctx context.Context, a command) (result, error) {
+func (x *plugin) read(ctx context.Context, a argv.Named) (argv.Result, error) {
 	args, err := x.config.Reads.Find("reads", a.Command)
 	if err != nil {
-		return result{}, err
+		return argv.Result{}, err
 	}
 	s, end, err := x.open(ctx)
 	if err != nil {
-		return result{}, err
+		return argv.Result{}, err
 	}
 	defer end()
 	r, err := x.start(s, end, x.line(args))
 	if err != nil {
-		return result{}, problem.Wrap(problem.PluginFailed, err, "%s: start %s", x.config.Host, args[0])
+		return argv.Result{}, problem.Wrap(problem.PluginFailed, err, "%s: start %s", x.config.Host, args[0])
 	}
 	return r.wait(ctx, args[0])
 }
 
-func (x *plugin) run(call *sdk.Call, a command) (result, error) {
+func (x *plugin) run(call *sdk.Call, a argv.Named) (argv.Result, error) {
 	args, err := x.config.Commands.Find("commands", a.Command)
 	if err != nil {
-		return result{}, err
+		return argv.Result{}, err
 	}
 	if args, err = argv.Expand(args, call.Target); err != nil {
-		return result{}, err
+		return argv.Result{}, err
 	}
 	s, end, err := x.open(call)
 	if err != nil {
-		return result{}, err
+		return argv.Result{}, err
 	}
 	defer end()
 	if err := call.Begin([]byte(a.Command)); err != nil {
-		return result{}, err
+		return argv.Result{}, err
 	}
 	r, err := x.start(s, end, x.line(args, "RUNBOOK_KEY="+call.Key, "RUNBOOK_TARGET="+call.Target.Name))
 	if err != nil {
 		// Refused, or not answered: the latter may have started it.
-		return result{}, sdk.Unknown(problem.Wrap(problem.PluginFailed, err, "%s: start %s", x.config.Host, args[0]))
+		return argv.Result{}, sdk.Unknown(problem.Wrap(problem.PluginFailed, err, "%s: start %s", x.config.Host, args[0]))
 	}
 	out, err := r.wait(call, args[0])
 	if err != nil {
@@ -209,7 +199,7 @@ func (x *plugin) run(call *sdk.Call, a command) (result, error) {
 	return out, nil
 }
 
-func (x *plugin) plan(_ context.Context, t sdk.Target, a command) (sdk.Plan, error) {
+func (x *plugin) plan(_ context.Context, t sdk.Target, a argv.Named) (sdk.Plan, error) {
 	args, err := x.config.Commands.Find("commands", a.Command)
 	if err == nil {
 		args, err = argv.Expand(args, t)

@@ -18,6 +18,18 @@ import (
 // saidBytes is how much of a failed command's output its message quotes.
 const saidBytes = 4 << 10
 
+// Named are the arguments of a function that runs one of a connection's commands.
+type Named struct {
+	Command string `rb:"command,required,positional" doc:"name of a command of the connection"`
+}
+
+// Result is how a command ended by itself.
+type Result struct {
+	Exit   int    `rb:"exit"`
+	Stdout string `rb:"stdout"` // at most the last 64 KiB
+	Stderr string `rb:"stderr"`
+}
+
 // List is the arguments of each command, by its name. The first is the absolute path of a program.
 type List map[string][]string
 
