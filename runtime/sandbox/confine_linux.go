@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
-	"strings"
+	"reflect"
 	"time"
+	_ "unsafe" // for go:linkname
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +17,13 @@ import (
 const (
 	arena   = 64 << 20 // heapArenaBytes of the Go runtime on 64-bit Linux
 	besides = 32 << 20 // for stacks and what the runtime keeps about its heap
+	rounded = 16 << 20 // of a heap, for what the program itself has in it and for sizes that do not fit each other
 )
+
+// iscgo says that the C library is linked in and makes the threads.
+//
+//go:linkname iscgo runtime.iscgo
+var iscgo bool
 
 // confineProcess takes from the process all that a script must not have. What cannot be set is an error.
 func confineProcess(h wire.Hello) (*page, error) {
@@ -28,27 +34,28 @@ func confineProcess(h wire.Hello) (*page, error) {
 	if err := unix.Close(fdPage); err != nil {
 		return nil, fmt.Errorf("close the page: %w", err)
 	}
-	now, err := dataSize() // also makes the runtime open its poller, before RLIMIT_NOFILE forbids it
+	now, err := sizeNow() // also makes the runtime open its poller, before RLIMIT_NOFILE forbids it
 	if err != nil {
 		return nil, err
 	}
 	if err := os.Chdir("/"); err != nil {
 		return nil, err
 	}
-	// RLIMIT_AS would be of no use: Go and big integers reserve gigabytes that they never touch. The limit of data counts what
-	// can be written, touched or not. Go takes its heap in arenas: there is one already, mostly empty, and those for the memory
-	// of the script come in whole ones. Together with the program itself that is less than 256 MiB where the limit is 128 MiB.
-	data := now + (uint64(h.Memory)+arena-1)/arena*arena + besides
-	for _, l := range []struct {
-		name  string
-		which int
-		max   uint64
-	}{
-		{"RLIMIT_DATA", unix.RLIMIT_DATA, data},
+	// RLIMIT_DATA counts what can be written, but Linux does not ask it where writable memory takes the place of what was reserved
+	// (see mmap_region in mm/vma.c), as a heap does that grows: one string could take a gigabyte. RLIMIT_AS counts what is reserved.
+	// Go and big integers reserve gigabytes that they never touch, but they do so before this. The C library reserves for each thread
+	// what it likes, whenever it likes: where it is linked in, which it is not in what make builds, RLIMIT_DATA must do.
+	more := arenas(h.Memory) + besides
+	limits := []limit{
+		{"RLIMIT_DATA", unix.RLIMIT_DATA, now.data + more},
 		{"RLIMIT_CORE", unix.RLIMIT_CORE, 0},
 		{"RLIMIT_FSIZE", unix.RLIMIT_FSIZE, 0},
 		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, 0},
-	} {
+	}
+	if !iscgo {
+		limits = append(limits, limit{"RLIMIT_AS", unix.RLIMIT_AS, now.reserved + more})
+	}
+	for _, l := range limits {
 		if err := setLimit(l.which, l.max); err != nil {
 			return nil, fmt.Errorf("%s: %w", l.name, err)
 		}
@@ -63,6 +70,12 @@ func confineProcess(h wire.Hello) (*page, error) {
 		quit(exitLimit)
 	}()
 	return p, setCPU(h)
+}
+
+type limit struct {
+	name  string
+	which int
+	max   uint64
 }
 
 // setLimit lowers a limit for good and looks whether it took.
@@ -104,16 +117,27 @@ func setCPU(h wire.Hello) error {
 
 func renewTime(h wire.Hello) { _ = setCPU(h) } // the old, stricter limit stays if this fails
 
-// dataSize is what RLIMIT_DATA counts, as it is now.
-func dataSize() (uint64, error) {
+// arenas is what the heap must reserve so that a script can have its memory. Go takes whole arenas and begins somewhere in one: what is
+// left of that counts.
+func arenas(memory int64) uint64 {
+	left := arena - uint64(reflect.ValueOf(new([64 << 10]byte)).Pointer())%arena
+	want := uint64(memory) + rounded
+	return (max(want, left) - left + arena - 1) / arena * arena
+}
+
+// sizes are what the limits of memory count, in bytes.
+type sizes struct{ reserved, data uint64 }
+
+func sizeNow() (sizes, error) {
 	text, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
-		return 0, fmt.Errorf("size of the process: %w", err)
+		return sizes{}, fmt.Errorf("size of the process: %w", err)
 	}
-	fields := strings.Fields(string(text))
-	if len(fields) < 6 {
-		return 0, errors.New("size of the process: /proc/self/statm is not understood")
+	var pages sizes
+	var skip uint64
+	if _, err := fmt.Sscan(string(text), &pages.reserved, &skip, &skip, &skip, &skip, &pages.data); err != nil {
+		return sizes{}, fmt.Errorf("size of the process: /proc/self/statm is not understood: %w", err)
 	}
-	pages, err := strconv.ParseUint(fields[5], 10, 64)
-	return pages * uint64(os.Getpagesize()), err
+	page := uint64(os.Getpagesize())
+	return sizes{reserved: pages.reserved * page, data: pages.data * page}, nil
 }

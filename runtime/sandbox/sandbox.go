@@ -21,7 +21,7 @@ import (
 type Limits struct {
 	Steps      uint64        // limits(steps=): 10_000_000 Starlark steps
 	Time       time.Duration // limits(time=): 30s of the script's own time, without waiting for the engine
-	Memory     int64         // limits(memory=): 128 MiB of heap, watched; RLIMIT_DATA bounds the whole process
+	Memory     int64         // limits(memory=): 128 MiB of heap, watched; RLIMIT_DATA and RLIMIT_AS bound the whole process
 	SourceFile int64         // limits(source_file=): 256 KiB a file
 	SourceAll  int64         // limits(source=): 1 MiB with everything it loads
 }

@@ -100,7 +100,7 @@ func heap() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// watch ends the process when its heap is over the limit. What grows faster than it looks meets RLIMIT_DATA.
+// watch ends the process when its heap is over the limit. What grows faster than it looks meets RLIMIT_DATA and RLIMIT_AS.
 func (w *served) watch() {
 	limit := w.base + uint64(w.hello.Memory)
 	for range time.Tick(time.Millisecond) {
