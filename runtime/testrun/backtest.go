@@ -77,13 +77,11 @@ func RunBacktest(ctx context.Context, p *Project, o BacktestOptions) (*Backtest,
 	}
 	defer w.close()
 	var from, to time.Time
-	var warnings []string
 	for _, rec := range o.Data {
 		loaded, err := w.load(rec)
 		if err != nil {
 			return nil, err
 		}
-		warnings = append(warnings, loaded.Warnings...)
 		if from.IsZero() || loaded.Begin.Before(from) {
 			from = loaded.Begin
 		}
@@ -109,7 +107,7 @@ func RunBacktest(ctx context.Context, p *Project, o BacktestOptions) (*Backtest,
 	if len(o.Rules) == 0 && !o.EachQuery { // rules write into the database as time goes on
 		w.memo = &memo{db: w.db, step: o.Step, to: o.To, queries: map[string]*ahead{}}
 	}
-	b := &Backtest{From: o.From, To: o.To, Step: o.Step, Spans: []Span{}, Warnings: warnings}
+	b := &Backtest{From: o.From, To: o.To, Step: o.Step, Spans: []Span{}, Warnings: w.warnings}
 	open := map[string]int{} // the last span of each runbook and target
 	all := int(o.To.Sub(o.From)/o.Step) + 1
 	for at := o.From; !at.After(o.To); at = at.Add(o.Step) {

@@ -101,7 +101,7 @@ func (t *test) run(ctx context.Context, p *Project) Result {
 	} else {
 		err = s.evaluate(ctx, t)
 	}
-	r.Covered = w.covered
+	r.Covered, r.Warnings = w.covered, w.warnings
 	var failed *failure
 	switch {
 	case errors.As(err, &failed):

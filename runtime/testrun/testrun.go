@@ -54,6 +54,7 @@ type Result struct {
 	Verdict  Verdict          `json:"verdict"`
 	Failures []string         `json:"failures,omitempty"` // what was not as expected
 	Problem  *problem.Problem `json:"problem,omitempty"`  // why it could not be run
+	Warnings []string         `json:"warnings,omitempty"` // about its recordings
 	// Explained are the runs of a test that did not pass: what was seen, and which way every branch went.
 	Explained []*trace.Node `json:"explained,omitempty"`
 	// Covered is what the test executed, by runbook.

@@ -77,6 +77,7 @@ type world struct {
 	judged   *recorded.Rules // the same, once they were evaluated
 	until    time.Time       // the last evaluation
 	first    time.Time       // of all samples; zero if there is none
+	warnings []string        // about the recordings, each once
 
 	mu      sync.Mutex
 	told    []notify.Message
@@ -167,6 +168,11 @@ func (w *world) load(rec recorded.Recording) (recorded.Loaded, error) {
 	loaded, err := w.db.Load(f, rec)
 	if err == nil {
 		w.began(loaded.From)
+	}
+	for _, x := range loaded.Warnings {
+		if !slices.Contains(w.warnings, x) {
+			w.warnings = append(w.warnings, x)
+		}
 	}
 	return loaded, err
 }

@@ -243,6 +243,9 @@ func (r testResult) text(u *ui) {
 			j = refused
 		}
 		u.Verdict(j, t.File, t.Name)
+		for _, w := range t.Warnings {
+			u.Printf("    warning: %s\n", w)
+		}
 		for _, f := range t.Failures {
 			u.Printf("    %s\n", strings.ReplaceAll(f, "\n", "\n    "))
 		}
