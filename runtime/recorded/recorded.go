@@ -69,6 +69,8 @@ type series struct {
 	hs     []*histogram.FloatHistogram // nil for a series of floats only; else as long as ts, with nil where vs counts
 }
 
+func newParser() parser.Parser { return parser.NewParser(parser.Options{}) }
+
 // New makes an empty DB.
 func New(o Options) *DB {
 	if o.Lookback == 0 {
@@ -83,7 +85,7 @@ func New(o Options) *DB {
 	if o.SubqueryStep == 0 {
 		o.SubqueryStep = time.Minute
 	}
-	p := parser.NewParser(parser.Options{})
+	p := newParser()
 	return &DB{
 		opts:   o,
 		parser: p,

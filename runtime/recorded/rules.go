@@ -108,7 +108,7 @@ type RuleExpr struct {
 
 // RuleExprs are the expressions of all rules of a file. Errors are of code recording, with the line.
 func RuleExprs(f RuleFile) ([]RuleExpr, error) {
-	parsed, errs := rulefmt.Parse(f.Text, false, model.UTF8Validation, parser.NewParser(parser.Options{}), slog.New(slog.DiscardHandler))
+	parsed, errs := rulefmt.Parse(f.Text, false, model.UTF8Validation, newParser(), slog.New(slog.DiscardHandler))
 	if len(errs) > 0 {
 		return nil, ruleProblem(f.Name, errs)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
@@ -138,12 +139,46 @@ func (g UnitGroup) Load() (*DB, error) {
 
 // Append adds the group's series to a DB, as if it began at start.
 func (g UnitGroup) Append(db *DB, start time.Time) error {
-	for _, s := range g.group.InputSeries {
-		if _, err := db.Notation(s.Series, s.Values, start, time.Duration(g.group.Interval)); err != nil {
+	again := g.again(db.parser)
+	for i, s := range g.group.InputSeries {
+		into := db
+		if again[i] != "" {
+			into = New(Options{}) // what is wrong with it is said all the same
+		}
+		if _, err := into.Notation(s.Series, s.Values, start, time.Duration(g.group.Interval)); err != nil {
 			return g.at(err)
 		}
 	}
 	return nil
+}
+
+// again has, as it is written, each series of the group that is written again after it; "" for the others.
+func (g UnitGroup) again(p parser.Parser) []string {
+	out := make([]string, len(g.group.InputSeries))
+	last := map[string]int{}
+	for i, s := range g.group.InputSeries {
+		l, _, err := p.ParseSeriesDesc(s.Series + " _")
+		if err != nil {
+			continue // the group cannot be loaded, which says why
+		}
+		key := l.String()
+		if before, ok := last[key]; ok {
+			out[before] = g.group.InputSeries[before].Series
+		}
+		last[key] = i
+	}
+	return out
+}
+
+// Warnings are about what the group may not mean as it is written.
+func (g UnitGroup) Warnings() []string {
+	var out []string
+	for _, s := range g.again(newParser()) {
+		if s != "" {
+			out = append(out, fmt.Sprintf("%s: group %s: series %s is written more than once; as for promtool, only the last of them counts", g.file.name, g.Name, s))
+		}
+	}
+	return out
 }
 
 func (g UnitGroup) at(err error) error {

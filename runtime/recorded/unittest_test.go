@@ -1,10 +1,12 @@
 package recorded
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -96,5 +98,30 @@ func TestPrometheusOwnUnitTests(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Of a series that is written twice the last counts, as for promtool, and it is said. What is wrong with the other is an error all the same.
+func TestSeriesAgain(t *testing.T) {
+	t.Parallel()
+	const head = "tests:\n- name: a\n  input_series:\n  - {series: 'm{a=\"1\", b=\"2\"}', values: '%s'}\n  - {series: 'm{b=\"2\", a=\"1\"}', values: '7'}\n"
+	const expected = "  promql_expr_test:\n  - {expr: m, eval_time: 0, exp_samples: [{labels: 'm{a=\"1\", b=\"2\"}', value: 7}]}\n"
+	u, err := ParseUnitTests("x.yml", fmt.Appendf(nil, head+expected, "1 2 3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if failures, err := u.Groups[0].Run(t.Context(), nil, true); err != nil || len(failures) > 0 {
+		t.Errorf("%v, %v", failures, err)
+	}
+	want := []string{`x.yml: group a: series m{a="1", b="2"} is written more than once; as for promtool, only the last of them counts`}
+	if got := u.Groups[0].Warnings(); !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+	u, err = ParseUnitTests("x.yml", fmt.Appendf(nil, head+expected, "1 x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Groups[0].Run(t.Context(), nil, true); err == nil {
+		t.Error("values that cannot be read are no error")
 	}
 }

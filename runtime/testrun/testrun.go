@@ -77,7 +77,7 @@ func File(ctx context.Context, path string, o Options) ([]Result, error) {
 	}
 	var out []Result
 	for _, g := range u.Selected(o.Run) {
-		r := Result{File: path, Name: g.Name, Verdict: Passed}
+		r := Result{File: path, Name: g.Name, Verdict: Passed, Warnings: g.Warnings()}
 		r.Failures, err = g.Run(ctx, files, false)
 		if ctx.Err() != nil {
 			return out, ctx.Err()

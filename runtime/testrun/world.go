@@ -169,12 +169,16 @@ func (w *world) load(rec recorded.Recording) (recorded.Loaded, error) {
 	if err == nil {
 		w.began(loaded.From)
 	}
-	for _, x := range loaded.Warnings {
+	w.warn(loaded.Warnings)
+	return loaded, err
+}
+
+func (w *world) warn(warnings []string) {
+	for _, x := range warnings {
 		if !slices.Contains(w.warnings, x) {
 			w.warnings = append(w.warnings, x)
 		}
 	}
-	return loaded, err
 }
 
 // began notes the time of a sample.
@@ -270,6 +274,7 @@ func (w *world) promtool(name, group string) error {
 	for _, g := range u.Groups {
 		if g.Name == group || group == "" && len(u.Groups) == 1 {
 			w.began(Beginning)
+			w.warn(g.Warnings())
 			return g.Append(w.db, Beginning)
 		}
 		names = append(names, g.Name)
