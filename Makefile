@@ -183,6 +183,10 @@ bench-store: ## measure the records of an action against the bare disk and SQLit
 bench-promtool: build ## measure runbook test against promtool test rules, on a week of 1,000 series; takes some minutes
 	go run ./cmd/runbook/bench -promtool $(or $(PROMTOOL),promtool) -runbook bin/runbook -rounds 3
 
+.PHONY: verdicts
+verdicts: build ## compare the verdicts of runbook test and promtool on the unit tests of rules in FILES, and on copies with one number changed
+	go run ./cmd/runbook/bench -verdicts -promtool $(or $(PROMTOOL),promtool) -runbook bin/runbook $(FILES)
+
 .PHONY: bench-plugins
 bench-plugins: ## measure starting and calling plugins against go-plugin's own example over gRPC
 	go run ./cmd/runbook/bench -plugins -rounds 40

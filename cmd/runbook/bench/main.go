@@ -39,11 +39,12 @@ func run() error {
 		halting = flag.Bool("halt", false, "measure runbook halt against /bin/true instead")
 		hosting = flag.Bool("plugins", false, "measure starting and calling plugins against go-plugin's own example instead")
 		peers   = flag.String("promtool", "", "measure runbook test against these promtool binaries, separated by commas, instead")
+		judging = flag.Bool("verdicts", false, "compare the verdicts of runbook test and of one -promtool on the unit test files of rules that are named, and on edited copies")
 		atLeast = flag.Float64("at-least", 0, "fail if ansible-playbook takes less than this many times a run")
 	)
 	flag.Parse()
-	if flag.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	if (flag.NArg() > 0) != *judging {
+		return fmt.Errorf("-verdicts takes the files to judge, and nothing else takes an argument; got %q", flag.Args())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -67,6 +68,9 @@ func run() error {
 	}
 	if *hosting {
 		return plugins(ctx, root, *rounds)
+	}
+	if *judging {
+		return verdicts(ctx, exe, *peers, flag.Args())
 	}
 	if *peers != "" {
 		return promtool(ctx, exe, root, *rounds, strings.Split(*peers, ","))
