@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
@@ -150,13 +152,23 @@ func WriteRecording(w io.Writer, packed bool, h Header, series []Piece) error {
 }
 
 // jsonl reads what WriteRecording writes.
-func (l *loader) jsonl(text []byte) ([]string, error) {
+func (l *loader) jsonl(in *bufio.Reader) ([]string, error) {
 	var warnings []string
 	const again = "record it again: runbook record"
 	n, ended := 0, false
-	for line := range bytes.Lines(text) {
+	var last *series
+	for more := true; more; {
+		line, err := in.ReadBytes('\n')
+		if more = err == nil; !more && !errors.Is(err, io.EOF) {
+			return nil, l.unread(err)
+		}
+		if len(line) == 0 {
+			break
+		}
 		n++
 		switch {
+		case !utf8.Valid(line):
+			return nil, l.notText(n)
 		case len(bytes.TrimSpace(line)) == 0:
 			continue
 		case n == 1:
@@ -192,11 +204,18 @@ func (l *loader) jsonl(text []byte) ([]string, error) {
 		if err != nil {
 			return nil, l.bad(n, "%v", err)
 		}
+		if last != nil && last != s {
+			l.settle(last)
+		}
+		last = s
 		for i, t := range p.Times {
 			if err := l.add(s, sample{labels: s.labels, t: t, v: p.Values[i]}, func() int { return n }); err != nil {
 				return nil, err
 			}
 		}
+	}
+	if last != nil {
+		l.settle(last)
 	}
 	if !ended {
 		return nil, l.bad(n, "it was cut off: its last line is missing").WithHint(again)

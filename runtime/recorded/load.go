@@ -1,6 +1,7 @@
 package recorded
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"math"
 	"path"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -60,18 +62,26 @@ type loader struct {
 	samples  int
 	dropped  int
 	from, to millis
-	header   Header // of a recording in Runbook's own format
+	header   Header   // of a recording in Runbook's own format
+	times    []millis // of the series that was settled last
 }
 
 // Load reads a whole recording. Its errors are of code recording, with the line. A recording that fails leaves nothing behind.
 func (db *DB) Load(r io.Reader, rec Recording) (Loaded, error) {
 	l := &loader{rec: rec, series: map[string]*series{}, from: math.MaxInt64, to: math.MinInt64}
-	text, err := l.read(r)
+	in, err := l.open(r)
 	if err != nil {
 		return Loaded{}, err
 	}
 	var warnings []string
-	switch ext := path.Ext(strings.TrimSuffix(rec.Name, ".gz")); ext {
+	ext := path.Ext(strings.TrimSuffix(rec.Name, ".gz"))
+	var text []byte
+	if ext != ".jsonl" { // which is read line by line, because it may be a month of a fleet
+		if text, err = l.read(in); err != nil {
+			return Loaded{}, err
+		}
+	}
+	switch ext {
 	case ".om": // also without its end, which the parser then misses: the same text has other times in the other format
 		err = l.exposition(text, openMetricsType)
 	case ".txt", ".prom":
@@ -83,7 +93,7 @@ func (db *DB) Load(r io.Reader, rec Recording) (Loaded, error) {
 	case ".json":
 		warnings, err = l.json(text)
 	case ".jsonl":
-		warnings, err = l.jsonl(text)
+		warnings, err = l.jsonl(in)
 	case ".csv":
 		err = l.csv(text)
 	default:
@@ -112,8 +122,8 @@ func (db *DB) Load(r io.Reader, rec Recording) (Loaded, error) {
 	return out, nil
 }
 
-// read unpacks the file and makes sure that it is text.
-func (l *loader) read(r io.Reader) ([]byte, error) {
+// open unpacks the file, and begins with its text.
+func (l *loader) open(r io.Reader) (*bufio.Reader, error) {
 	if l.rec.MaxBytes == 0 {
 		l.rec.MaxBytes = MaxFile
 	}
@@ -124,20 +134,56 @@ func (l *loader) read(r io.Reader) ([]byte, error) {
 		}
 		r = z
 	}
-	text, err := io.ReadAll(io.LimitReader(r, l.rec.MaxBytes+1))
-	switch {
-	case err != nil:
-		return nil, l.bad(0, "read: %v", err)
-	case int64(len(text)) > l.rec.MaxBytes:
-		return nil, l.bad(0, "it is larger than %d bytes", l.rec.MaxBytes).WithHint("record a shorter window or fewer series")
-	case bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")):
+	in := bufio.NewReaderSize(&atMost{r, l.rec.MaxBytes}, 64<<10)
+	switch start, err := in.Peek(3); {
+	case err != nil && !errors.Is(err, io.EOF):
+		return nil, l.unread(err)
+	case bytes.HasPrefix(start, []byte("\xff\xfe")) || bytes.HasPrefix(start, []byte("\xfe\xff")):
 		return nil, l.bad(1, "it is written in UTF-16").WithHint("convert it: iconv -f UTF-16 -t UTF-8")
+	case string(start) == "\xef\xbb\xbf":
+		_, _ = in.Discard(len(start))
 	}
-	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	return in, nil
+}
+
+var errTooLarge = errors.New("too large")
+
+// atMost fails as soon as there is more to read than it has left.
+type atMost struct {
+	r    io.Reader
+	left int64
+}
+
+func (a *atMost) Read(p []byte) (int, error) {
+	n, err := a.r.Read(p)
+	if a.left -= int64(n); a.left < 0 {
+		return 0, errTooLarge
+	}
+	return n, err
+}
+
+// unread says why the file could not be read.
+func (l *loader) unread(err error) *problem.Problem {
+	if errors.Is(err, errTooLarge) {
+		return l.bad(0, "it is larger than %d bytes", l.rec.MaxBytes).WithHint("record a shorter window or fewer series")
+	}
+	return l.bad(0, "read: %v", err)
+}
+
+// read is the whole text.
+func (l *loader) read(in io.Reader) ([]byte, error) {
+	text, err := io.ReadAll(in)
+	if err != nil {
+		return nil, l.unread(err)
+	}
 	if !utf8.Valid(text) {
-		return nil, l.bad(lineOf(text, invalid(text)), "it is not valid UTF-8").WithHint("convert it: iconv -t UTF-8")
+		return nil, l.notText(lineOf(text, invalid(text)))
 	}
 	return text, nil
+}
+
+func (l *loader) notText(line int) *problem.Problem {
+	return l.bad(line, "it is not valid UTF-8").WithHint("convert it: iconv -t UTF-8")
 }
 
 // invalid is the place of the first byte that is not UTF-8.
@@ -186,6 +232,15 @@ func (l *loader) add(s *series, x sample, line func() int) error {
 	l.samples++
 	l.from, l.to = min(l.from, x.t), max(l.to, x.t)
 	return nil
+}
+
+// settle is for a series that is complete, as far as is known: it gives up the room that it does not need, and shares its times with the one before it if they
+// are the same, as they are for what was scraped together. Nobody changes them in place.
+func (l *loader) settle(s *series) {
+	if !slices.Equal(s.ts, l.times) {
+		l.times = slices.Clip(slices.Clone(s.ts))
+	}
+	s.ts, s.vs = l.times, slices.Clip(slices.Clone(s.vs))
 }
 
 // merge makes what was read visible.

@@ -125,6 +125,9 @@ func (c *call) backtestOptions(o *opened) (testrun.BacktestOptions, error) {
 	}
 	shown := -1
 	opts.Progress = func(done, all int) {
+		if done == 1 { // all is loaded
+			keepMemory()
+		}
 		if p := 100 * done / all; p != shown {
 			shown = p
 			c.ui.Percent("replaying", done, all)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"runtime/metrics"
 
 	cli "github.com/urfave/cli/v2"
 
@@ -55,12 +56,23 @@ func commands() []spec {
 // them before it has grown to the 16 MiB at which that makes the first collection, and a collection costs as much as three commits.
 const gcPercent = 400
 
+// memoryGoal is what a process that holds a lot, a month of samples, stays under if it can: towards it garbage is collected more often.
+const memoryGoal = 1 << 30
+
+// keepMemory sets the goal to twice what is held if that is more: collecting again and again what is not garbage helps nobody.
+func keepMemory() {
+	held := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(held)
+	debug.SetMemoryLimit(max(memoryGoal, 2*int64(held[0].Value.Uint64())))
+}
+
 // Main runs one command and returns the exit code of the process.
 func Main(args []string, stdio Stdio) (code int) {
 	if code, ok := serveInternal(args, stdio); ok {
 		return code
 	}
 	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryGoal)
 	u := newUI(stdio)
 	defer func() {
 		if r := recover(); r != nil {
