@@ -278,13 +278,9 @@ func (e *engine) population(rb *project.Runbook, members []kit.Sample) ([]action
 func seriesByTarget(rb *project.Runbook, grid []kit.Series) (map[string]kit.Series, error) {
 	out := map[string]kit.Series{}
 	for _, s := range grid {
-		key := rb.Targets.Target.Key
-		if !rb.Targets.Single {
-			t, err := rb.Target(s.Labels)
-			if err != nil {
-				return nil, err
-			}
-			key = t.Key
+		key, err := rb.Key(s.Labels)
+		if err != nil {
+			return nil, err
 		}
 		other, ok := out[key]
 		if !ok {

@@ -92,25 +92,44 @@ func (rb *Runbook) Target(labels map[string]string) (action.Target, error) {
 	if rb.Targets.Single {
 		return rb.Targets.Target, nil
 	}
-	by := map[string]string{}
-	names := make([]string, 0, len(rb.Targets.By))
-	for _, l := range rb.Targets.By {
-		v := labels[l]
-		if v == "" {
-			return action.Target{}, problem.New(problem.Query, "by: a series of the fleet has no label %q: %s%s", l, labelText(labels), problem.DidYouMean(l, sortedKeys(labels))).
-				At(rb.Pos).WithHint("name labels that every series has, or keep the label in the query: sum by (%s) (...)", strings.Join(rb.Targets.By, ", "))
-		}
-		by[l] = v
-		names = append(names, v)
+	key, err := rb.Key(labels)
+	if err != nil {
+		return action.Target{}, err
+	}
+	names := make([]string, len(rb.Targets.By))
+	for i, l := range rb.Targets.By {
+		names[i] = labels[l]
 	}
 	own := cloneLabels(labels)
 	delete(own, "__name__")
-	return action.Target{Key: targetKey(by), Name: strings.Join(names, "/"), Labels: own}, nil
+	return action.Target{Key: key, Name: strings.Join(names, "/"), Labels: own}, nil
+}
+
+// Key is the key of the target that a series with these labels belongs to.
+func (rb *Runbook) Key(labels map[string]string) (string, error) {
+	if rb.Targets.Single {
+		return rb.Targets.Target.Key, nil
+	}
+	by := make(map[string]string, len(rb.Targets.By))
+	for _, l := range rb.Targets.By {
+		v := labels[l]
+		if v == "" {
+			return "", problem.New(problem.Query, "by: a series of the fleet has no label %q: %s%s", l, labelText(labels), problem.DidYouMean(l, sortedKeys(labels))).
+				At(rb.Pos).WithHint("name labels that every series has, or keep the label in the query: sum by (%s) (...)", strings.Join(rb.Targets.By, ", "))
+		}
+		by[l] = v
+	}
+	return targetKey(by), nil
 }
 
 // targetKey is "label=value", sorted and joined by a comma. A value that could be read as more than itself is quoted, so that two
 // targets never have one key; all is printable ASCII.
 func targetKey(by map[string]string) string {
+	if len(by) == 1 {
+		for k, v := range by {
+			return quoted(k) + "=" + quoted(v)
+		}
+	}
 	parts := make([]string, 0, len(by))
 	for _, k := range sortedKeys(by) {
 		parts = append(parts, quoted(k)+"="+quoted(by[k]))
