@@ -81,6 +81,8 @@ type Options struct {
 	Target  string   // name or key: evaluate this target only, now, whatever the schedule says
 	DryRun  bool     // decide and show, change nothing
 	InOrder bool     // one runbook after the other, so that a simulation decides the same each time
+	// Traceless leaves the trace to the caller: a simulation of a month keeps of each run what it needs, and has no use for the rest.
+	Traceless bool
 	// Approval is the request that a person has just approved, "" if that is not why this runs.
 	Approval string
 }

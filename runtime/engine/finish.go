@@ -110,6 +110,9 @@ func (e *engine) save(ctx context.Context) error {
 				return err
 			}
 		}
+		if e.Traceless {
+			return nil
+		}
 		b, err := trace.Encode(e.run)
 		if err != nil {
 			return err
@@ -126,6 +129,9 @@ func (e *engine) save(ctx context.Context) error {
 // saveTrace writes what is known of this evaluation's runbook with the reservation, so that a run that is killed has said
 // what it was about to do and why. KeyRun is read: another runbook of the same run may have said so before.
 func (v *evaluation) saveTrace(tx store.Tx) error {
+	if v.e.Traceless {
+		return nil
+	}
 	v.e.mu.Lock()
 	part := *v.e.run
 	v.e.mu.Unlock()

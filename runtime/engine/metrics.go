@@ -84,23 +84,31 @@ func (s source) ask(ctx context.Context, function string, args value.Dict, q *tr
 		q.Error = s.broken.Error()
 		return nil, s.broken
 	}
-	if s.packs(ctx, function) {
-		args = append(args, value.Entry{Key: value.String("packed"), Value: value.Bool(true)})
-	}
 	from := s.wall()
-	v, err := s.host.Query(ctx, s.conn, function, args)
+	series, err := s.answer(ctx, function, args)
 	q.Took += s.wall().Sub(from)
-	if err != nil {
-		q.Error = err.Error()
-		return nil, err
-	}
-	series, err := decodeSeries(v)
 	if err != nil {
 		q.Error = err.Error()
 		return nil, err
 	}
 	q.Answer = renderSeries(series)
 	return series, nil
+}
+
+func (s source) answer(ctx context.Context, function string, args value.Dict) ([]kit.Series, error) {
+	if d, ok := s.host.(pluginhost.Direct); ok {
+		if series, ok, err := d.Series(ctx, s.conn, function, args); ok || err != nil {
+			return series, err
+		}
+	}
+	if s.packs(ctx, function) {
+		args = append(args, value.Entry{Key: value.String("packed"), Value: value.Bool(true)})
+	}
+	v, err := s.host.Query(ctx, s.conn, function, args)
+	if err != nil {
+		return nil, err
+	}
+	return decodeSeries(v)
 }
 
 // packs says whether the plugin can answer in the compact form.

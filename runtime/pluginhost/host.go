@@ -9,6 +9,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/action"
@@ -38,6 +39,12 @@ type Host interface {
 // Prestarter starts the plugin of a connection in the background, because it is going to be used. An error comes with that use.
 type Prestarter interface {
 	Prestart(c Connection)
+}
+
+// Direct is a Host that has the samples of a metric source in this process, so that an answer need not be written down to be read again.
+// What it answers is shared: nobody changes it. It is false for what has to be asked with Query.
+type Direct interface {
+	Series(ctx context.Context, c Connection, function string, args value.Dict) ([]kit.Series, bool, error)
 }
 
 // Execute is one action to carry out.

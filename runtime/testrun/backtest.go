@@ -10,9 +10,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/guard"
-	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/recorded"
-	"github.com/seed1de3961f/runbook/runtime/store"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
 
@@ -105,7 +103,7 @@ func RunBacktest(ctx context.Context, p *Project, o BacktestOptions) (*Backtest,
 			WithHint("the data is from %s to %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
 	}
 	if len(o.Rules) == 0 && !o.EachQuery { // rules write into the database as time goes on
-		w.memo = &memo{db: w.db, step: o.Step, to: o.To, queries: map[string]*ahead{}}
+		w.memo = &memo{db: w.db, step: o.Step, to: o.To, queries: map[times]*ahead{}}
 	}
 	b := &Backtest{From: o.From, To: o.To, Step: o.Step, Spans: []Span{}, Warnings: w.warnings}
 	open := map[string]int{} // the last span of each runbook and target
@@ -124,15 +122,7 @@ func RunBacktest(ctx context.Context, p *Project, o BacktestOptions) (*Backtest,
 		if o.Progress != nil {
 			o.Progress(b.Ticks, all)
 		}
-		// What one run saw is in the spans; a month of traces would be gigabytes.
-		err = w.store.Update(ctx, nil, func(tx store.Tx) error {
-			tx.Delete(ledger.KeyRun(r.ID))
-			return nil
-		})
-		if err != nil {
-			return b, err
-		}
-		w.runs = w.runs[:0]
+		w.runs = w.runs[:0] // what one run saw is in the spans; a month of traces would be gigabytes
 	}
 	b.Notices = len(w.told)
 	return b, nil

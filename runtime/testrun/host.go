@@ -10,7 +10,6 @@ import (
 	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
-	"github.com/seed1de3961f/runbook/plugins/sdk/samples"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
@@ -46,7 +45,10 @@ type host struct {
 	fakes []*fake
 }
 
-var _ pluginhost.Host = (*host)(nil)
+var (
+	_ pluginhost.Host   = (*host)(nil)
+	_ pluginhost.Direct = (*host)(nil)
+)
 
 // Manifest implements pluginhost.Host.
 func (h *host) Manifest(_ context.Context, plugin string) (sdk.Manifest, error) {
@@ -103,25 +105,30 @@ func (h *host) Query(ctx context.Context, c pluginhost.Connection, function stri
 		where, _ := args.Get("where")
 		return h.w.firing(str(name), stringMap(where)), nil
 	}
-	if c.Name != h.w.settings.Metrics.Name {
-		return nil, problem.New(problem.NotFound, "the test does not say what %s answers", name).WithHint("write: t.fake(%q, value = ...)", name)
-	}
-	arg := func(name string) value.Value { v, _ := args.Get(name); return v }
-	expr, _ := arg("expr").(value.String)
-	found, err := h.measured(ctx, function, string(expr), arg)
-	if err != nil {
-		return nil, err
-	}
-	var out value.Bytes
-	for _, s := range found {
-		out = samples.Append(out, s)
-	}
-	return out, nil
+	return nil, problem.New(problem.NotFound, "the test does not say what %s answers", name).WithHint("write: t.fake(%q, value = ...)", name)
 }
 
-// measured is what the recording answers.
-func (h *host) measured(ctx context.Context, function, expr string, arg func(string) value.Value) ([]samples.Series, error) {
+// faked says whether the test says what a function answers.
+func (h *host) faked(function string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.ContainsFunc(h.fakes, func(f *fake) bool { return f.function == function && f.left != 0 })
+}
+
+// Series implements pluginhost.Direct: it is what the recording answers.
+func (h *host) Series(ctx context.Context, c pluginhost.Connection, function string, args value.Dict) ([]kit.Series, bool, error) {
+	if c.Name != h.w.settings.Metrics.Name || h.faked(c.Plugin+"."+function) {
+		return nil, false, nil
+	}
+	found, err := h.measured(ctx, function, args)
+	return found, true, err
+}
+
+func (h *host) measured(ctx context.Context, function string, args value.Dict) ([]kit.Series, error) {
 	m := h.w.memo
+	arg := func(name string) value.Value { v, _ := args.Get(name); return v }
+	text, _ := arg("expr").(value.String)
+	expr := string(text)
 	if function == "instant" {
 		v, _ := arg("at").(value.Time)
 		if at := time.Time(v); m != nil {
@@ -135,7 +142,7 @@ func (h *host) measured(ctx context.Context, function, expr string, arg func(str
 	if m != nil {
 		return m.over(ctx, expr, time.Time(start), time.Time(end), time.Duration(step))
 	}
-	return over(ctx, h.w.db, expr, time.Time(start), time.Time(end), time.Duration(step))
+	return h.w.db.Range(ctx, expr, time.Time(start), time.Time(end), time.Duration(step))
 }
 
 // Execute implements pluginhost.Host.

@@ -292,6 +292,7 @@ type runOptions struct {
 	path, target string
 	mode         guard.Mode
 	untested     bool
+	traceless    bool
 }
 
 // run is one run of one runbook.
@@ -312,7 +313,7 @@ func (w *world) run(ctx context.Context, o runOptions) (*trace.Run, *trace.Runbo
 
 // tick is one run of several runbooks, which are named from the project's root.
 func (w *world) tick(ctx context.Context, runbooks []string, mode guard.Mode) (*trace.Run, error) {
-	return w.process(ctx, runbooks, runOptions{mode: mode})
+	return w.process(ctx, runbooks, runOptions{mode: mode, traceless: true})
 }
 
 // process is one process that runs the engine.
@@ -361,7 +362,7 @@ func (w *world) process(ctx context.Context, paths []string, o runOptions) (*tra
 			return guard.Coverage{Enforced: true, Covered: !o.untested, Missing: way.Pos.String() + ": " + way.Action + " was never tested, says the test"}
 		},
 	}
-	r, err := engine.Run(ctx, d, engine.Options{Paths: paths, Target: o.target, InOrder: true})
+	r, err := engine.Run(ctx, d, engine.Options{Paths: paths, Target: o.target, InOrder: true, Traceless: o.traceless})
 	if r != nil {
 		w.runs = append(w.runs, r)
 		w.mu.Lock()

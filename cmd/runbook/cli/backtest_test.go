@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -45,8 +47,44 @@ def run(ctx):
     ctx.exec.run("restart", reason = "stuck", cooldown = "2h")
 `
 
-// backtested is a project with as many runbooks, and its workers measured once a minute.
-func backtested(tb testing.TB, runbooks, workers int, length time.Duration) (*testrun.Project, testrun.BacktestOptions) {
+// servicesRunbook is for services with a histogram of how long their requests take, of which a fleet is small and a query reads many series.
+const servicesRunbook = `runbook(
+    owner = "team",
+    trigger = every("1m"),
+    severity = "warning",
+    targets = fleet(
+        all = 'count by (service, job) (up{job="service"})',
+        sick = "histogram_quantile(0.99, sum by (service, le) (rate(request_seconds_bucket[5m]))) > 0.3%d",
+        by = "service", held = "3m", max_bad = 10,
+    ),
+)
+
+def run(ctx):
+    failing = ctx.metrics.value('sum(rate(requests_total{code="500"}[5m])) / sum(rate(requests_total[5m]))')
+    if failing > 0.5:
+        return escalate("half of all requests fail")
+    if ctx.metrics.value("sum(rate(requests_total[5m]))", where = {"service": ctx.target.name}) < 1:
+        return nothing("nobody asks for anything")
+    slow = ctx.metrics.vector("histogram_quantile(0.99, sum by (service, le) (rate(request_seconds_bucket[15m]))) > 0.5")
+    if len(slow) > 5:
+        return escalate("several are slow: look at what they share")
+    ctx.exec.run("restart", reason = "slow", cooldown = "2h")
+`
+
+// scenario is what is replayed: runbooks, of which each has a threshold of its own, over 3 or 25 series of each of its targets.
+type scenario struct {
+	name, runbook, job string
+	targets            int // that together have 1,000 series
+	write              func(tb testing.TB, file string, targets int, length time.Duration)
+}
+
+var (
+	workersScenario  = scenario{"workers", backtestRunbook, "worker", 333, writeWorkers}
+	servicesScenario = scenario{"services", servicesRunbook, "service", 40, writeServices}
+)
+
+// backtested is a project with as many runbooks, and its targets measured once a minute.
+func backtested(tb testing.TB, s scenario, runbooks int, length time.Duration) (*testrun.Project, testrun.BacktestOptions) {
 	tb.Helper()
 	dir := tb.TempDir()
 	write := func(name, text string) {
@@ -54,19 +92,20 @@ func backtested(tb testing.TB, runbooks, workers int, length time.Duration) (*te
 			tb.Fatal(err)
 		}
 	}
-	write("project.star", `project(
+	write("project.star", fmt.Sprintf(`project(
     metrics = connection("prometheus", config = {"url": "http://localhost:9"}),
-    connections = [connection("exec", match = {"job": "worker"}, config = {"commands": {"restart": ["/bin/true"]}})],
+    connections = [connection("exec", match = {"job": %q}, config = {"commands": {"restart": ["/bin/true"]}})],
     sampling = "1m",
 )
-`)
-	o := testrun.BacktestOptions{Data: []recorded.Recording{{Name: "//data.jsonl"}}, Step: time.Minute, Mode: guard.Auto}
+`, s.job))
+	const before = 20 * time.Minute // for what looks back
+	o := testrun.BacktestOptions{Data: []recorded.Recording{{Name: "//data.jsonl"}}, From: recordedFrom.Add(before), Step: time.Minute, Mode: guard.Auto}
 	for i := range runbooks {
 		name := fmt.Sprintf("r%02d.star", i)
-		write(name, fmt.Sprintf(backtestRunbook, 100+i))
+		write(name, fmt.Sprintf(s.runbook, 100+i))
 		o.Runbooks = append(o.Runbooks, name)
 	}
-	writeWorkers(tb, filepath.Join(dir, "data.jsonl"), workers, length)
+	s.write(tb, filepath.Join(dir, "data.jsonl"), s.targets, before+length)
 	tree, err := project.Open(dir)
 	if err != nil {
 		tb.Fatal(err)
@@ -103,11 +142,12 @@ func loadSettings(tb testing.TB, tree *project.Tree) (*project.Settings, error) 
 	return project.LoadSettings(tb.Context(), w, tree)
 }
 
+var recordedFrom = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+
 // writeWorkers writes a recording of workers whose queues fill and empty, and that are not scraped now and then.
 func writeWorkers(tb testing.TB, file string, workers int, length time.Duration) {
 	tb.Helper()
 	r := rand.New(rand.NewPCG(1, 2))
-	begin := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	var all []recorded.Piece
 	for i := range workers {
 		series := map[string]*recorded.Piece{}
@@ -130,18 +170,76 @@ func writeWorkers(tb testing.TB, file string, workers int, length time.Duration)
 			}
 			for name, v := range map[string]float64{"up": 1, "depth": depth, "jobs_total": jobs} {
 				p := series[name]
-				p.Times, p.Values = append(p.Times, begin.Add(at).UnixMilli()), append(p.Values, v)
+				p.Times, p.Values = append(p.Times, recordedFrom.Add(at).UnixMilli()), append(p.Values, v)
 			}
 		}
 		for _, name := range []string{"up", "depth", "jobs_total"} {
 			all = append(all, *series[name])
 		}
 	}
+	writeRecording(tb, file, length, all)
+}
+
+// writeServices writes a recording of services with 25 series each: requests by code, and how long they took. One or two are slow at most times.
+func writeServices(tb testing.TB, file string, services int, length time.Duration) {
+	tb.Helper()
+	r := rand.New(rand.NewPCG(3, 4))
+	bounds := []float64{0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10}
+	var all []recorded.Piece
+	for i := range services {
+		var own []*recorded.Piece
+		counter := func(name, label, text string) *recorded.Piece {
+			p := &recorded.Piece{Labels: map[string]string{"__name__": name, "job": "service", "service": fmt.Sprintf("s%d", i)}}
+			if label != "" {
+				p.Labels[label] = text
+			}
+			own = append(own, p)
+			return p
+		}
+		up, ok, failed, sum := counter("up", "", ""), counter("requests_total", "code", "200"), counter("requests_total", "code", "500"), counter("request_seconds_sum", "", "")
+		buckets := make([]*recorded.Piece, len(bounds)+1)
+		for j, b := range bounds {
+			buckets[j] = counter("request_seconds_bucket", "le", strconv.FormatFloat(b, 'g', -1, 64))
+		}
+		buckets[len(bounds)] = counter("request_seconds_bucket", "le", "+Inf")
+		values := map[*recorded.Piece]float64{up: 1}
+		slow := 0
+		for at := time.Duration(0); at <= length; at += time.Minute {
+			if slow--; r.IntN(400) == 0 {
+				slow = 5 + r.IntN(30)
+			}
+			for range 100 {
+				took := r.ExpFloat64() * 0.02
+				if slow > 0 {
+					took *= 10
+				}
+				values[sum] += took
+				for j := range buckets {
+					if j == len(bounds) || took <= bounds[j] {
+						values[buckets[j]]++
+					}
+				}
+			}
+			values[ok] += 99
+			values[failed]++
+			for _, p := range own {
+				p.Times, p.Values = append(p.Times, recordedFrom.Add(at).UnixMilli()), append(p.Values, values[p])
+			}
+		}
+		for _, p := range own {
+			all = append(all, *p)
+		}
+	}
+	writeRecording(tb, file, length, all)
+}
+
+func writeRecording(tb testing.TB, file string, length time.Duration, all []recorded.Piece) {
+	tb.Helper()
 	f, err := os.Create(file)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	h := recorded.Header{Version: "3.0.0", From: begin, To: begin.Add(length)}
+	h := recorded.Header{Version: "3.0.0", From: recordedFrom, To: recordedFrom.Add(length)}
 	if err := recorded.WriteRecording(f, false, h, all); err != nil {
 		tb.Fatal(err)
 	}
@@ -153,7 +251,19 @@ func writeWorkers(tb testing.TB, file string, workers int, length time.Duration)
 // A query that is evaluated once for many ticks leads to the decisions to which it leads when it is asked at each.
 func TestBacktestDecidesTheSame(t *testing.T) {
 	t.Parallel()
-	p, o := backtested(t, 2, 20, 6*time.Hour)
+	workers, services := workersScenario, servicesScenario
+	workers.targets, services.targets = 20, 10
+	for _, s := range []scenario{workers, services} {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			decidesTheSame(t, s)
+		})
+	}
+}
+
+func decidesTheSame(t *testing.T, s scenario) {
+	t.Helper()
+	p, o := backtested(t, s, 2, 6*time.Hour)
 	for _, step := range []time.Duration{time.Minute, 90 * time.Second, 7 * time.Minute} {
 		o.Step = step
 		once, err := testrun.RunBacktest(t.Context(), p, o)
@@ -182,29 +292,33 @@ func TestBacktestDecidesTheSame(t *testing.T) {
 // What a backtest costs, and how many times as long it takes to ask each query at each tick: over 1,000 series, for 1 and for 20 runbooks. The part of 30 days
 // that is asked each time is short; cost is linear in it.
 func BenchmarkBacktest(b *testing.B) {
-	for _, runbooks := range []int{1, 20} {
-		b.Run(fmt.Sprintf("runbooks=%d", runbooks), func(b *testing.B) {
-			p, o := backtested(b, runbooks, 333, 2*time.Hour)
-			var once, each time.Duration
-			for b.Loop() {
-				for _, way := range []struct {
-					each bool
-					took *time.Duration
-				}{{false, &once}, {true, &each}} {
-					o.EachQuery = way.each
-					began := time.Now()
-					r, err := testrun.RunBacktest(b.Context(), p, o)
-					if err != nil {
-						b.Fatal(err)
-					}
-					*way.took += time.Since(began)
-					if r.Ticks != 121 {
-						b.Fatalf("%d ticks", r.Ticks)
-					}
-				}
-			}
-			b.ReportMetric(each.Seconds()/once.Seconds(), "x-each-query")
-			b.ReportMetric(once.Seconds()/float64(b.N)/(2*60)*1e3, "ms/tick")
-		})
+	for _, s := range []scenario{workersScenario, servicesScenario} {
+		for _, runbooks := range []int{1, 20} {
+			b.Run(fmt.Sprintf("%s/runbooks=%d", s.name, runbooks), func(b *testing.B) { benchmarkBacktest(b, s, runbooks) })
+		}
 	}
+}
+
+func benchmarkBacktest(b *testing.B, s scenario, runbooks int) {
+	b.Helper()
+	const ticks = 8*60 + 1
+	p, o := backtested(b, s, runbooks, (ticks-1)*time.Minute)
+	debug.SetGCPercent(gcPercent)
+	var took [2]time.Duration // ahead, and each query at each tick
+	for b.Loop() {
+		for way := range took {
+			o.EachQuery = way == 1
+			began := time.Now()
+			r, err := testrun.RunBacktest(b.Context(), p, o)
+			if err != nil {
+				b.Fatal(err)
+			}
+			took[way] += time.Since(began)
+			if r.Ticks != ticks {
+				b.Fatalf("%d ticks", r.Ticks)
+			}
+		}
+	}
+	b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "x-each-query")
+	b.ReportMetric(took[0].Seconds()/float64(b.N)/ticks*1e3, "ms/tick")
 }

@@ -53,7 +53,7 @@ func TestRecordedFaults(t *testing.T) {
 		t.Skipf("SKIPPED: the recorded incidents are not here: %v", err)
 	}
 	shop := "../../../../shared/data/nezha-onlineboutique-2022-08-22"
-	p, o := backtested(t, 0, 0, time.Minute)
+	p, o := backtested(t, workersScenario, 0, time.Minute)
 	o.Data = recordings(t, shop)
 	var err error
 	if p.Data, err = project.Open(filepath.Join(shop, "metric")); err != nil {
