@@ -185,7 +185,7 @@ bench-promtool: build ## measure runbook test against promtool test rules, on a 
 
 .PHONY: verdicts
 verdicts: build ## compare the verdicts of runbook test and promtool on the unit tests of rules in FILES, and on copies with one number changed
-	go run ./cmd/runbook/bench -verdicts -promtool $(or $(PROMTOOL),promtool) -runbook bin/runbook $(FILES)
+	go run ./cmd/runbook/bench -verdicts -promtool $(or $(PROMTOOL),promtool) -runbook bin/runbook -rounds 25 $(FILES)
 
 .PHONY: bench-plugins
 bench-plugins: ## measure starting and calling plugins against go-plugin's own example over gRPC

@@ -30,7 +30,7 @@ func main() {
 func run() error {
 	var (
 		binary  = flag.String("runbook", "bin/runbook", "the binary to measure")
-		rounds  = flag.Int("rounds", 30, "timed runs of each command")
+		rounds  = flag.Int("rounds", 30, "timed runs of each command; with -verdicts, edited copies of each file")
 		warmup  = flag.Int("warmup", 2, "untimed runs of each command before them")
 		dir     = flag.String("dir", "", "where projects and stores are made, on the disk that is to be measured; default: a temporary directory")
 		hold    = flag.Bool("hold", false, "measure nothing: make the projects, print the commands and wait, to look at one run with strace or perf")
@@ -39,7 +39,7 @@ func run() error {
 		halting = flag.Bool("halt", false, "measure runbook halt against /bin/true instead")
 		hosting = flag.Bool("plugins", false, "measure starting and calling plugins against go-plugin's own example instead")
 		peers   = flag.String("promtool", "", "measure runbook test against these promtool binaries, separated by commas, instead")
-		judging = flag.Bool("verdicts", false, "compare the verdicts of runbook test and of one -promtool on the unit test files of rules that are named, and on edited copies")
+		judging = flag.Bool("verdicts", false, "compare the verdicts of runbook test and of one -promtool on the unit test files of rules that are named, and on copies of them")
 		atLeast = flag.Float64("at-least", 0, "fail if ansible-playbook takes less than this many times a run")
 	)
 	flag.Parse()
@@ -70,7 +70,7 @@ func run() error {
 		return plugins(ctx, root, *rounds)
 	}
 	if *judging {
-		return verdicts(ctx, exe, *peers, flag.Args())
+		return verdicts(ctx, exe, *peers, *rounds, flag.Args())
 	}
 	if *peers != "" {
 		return promtool(ctx, exe, root, *rounds, strings.Split(*peers, ","))

@@ -11,14 +11,11 @@ import (
 	"regexp"
 )
 
-// edits is how many copies of each file, with one number changed, are judged besides the file itself.
-const edits = 25
-
 var numbers = regexp.MustCompile(`\b\d+\b`)
 
-// verdicts gives unit test files of rules, and copies in which one number is another, to promtool and to `runbook test`, and fails where one of them accepts what
+// verdicts gives unit test files of rules, and so many copies of each in which one number is another, to promtool and to `runbook test`, and fails where one of them accepts what
 // the other does not. The copies lie beside their file, so that it finds its rules, and are removed.
-func verdicts(ctx context.Context, exe, promtool string, files []string) error {
+func verdicts(ctx context.Context, exe, promtool string, copies int, files []string) error {
 	promtool, err := exec.LookPath(promtool)
 	if err != nil {
 		return err
@@ -60,7 +57,7 @@ func verdicts(ctx context.Context, exe, promtool string, files []string) error {
 			return err
 		}
 		places := numbers.FindAllIndex(text, -1)
-		for range min(edits, len(places)) {
+		for range min(copies, len(places)) {
 			at := places[rnd.IntN(len(places))]
 			edited := fmt.Appendf(nil, "%s%d%s", text[:at[0]], rnd.IntN(20), text[at[1]:])
 			if err := judgeCopy(file, edited, func(name string) error {
@@ -72,7 +69,7 @@ func verdicts(ctx context.Context, exe, promtool string, files []string) error {
 		fmt.Fprintf(os.Stderr, "\r%d judged", all)
 	}
 	fmt.Fprintln(os.Stderr)
-	fmt.Printf("%d files, %d of them edited; promtool rejects %d; the verdicts differ for %d\n", all, all-len(files), rejected, differ)
+	fmt.Printf("%d files, %d of them copies with another number; promtool rejects %d; the verdicts differ for %d\n", all, all-len(files), rejected, differ)
 	if differ > 0 {
 		return fmt.Errorf("%d of %d verdicts differ", differ, all)
 	}
