@@ -74,6 +74,7 @@ func (m *memo) answer(ctx context.Context, expr string, start, end time.Time, st
 	m.mu.Lock()
 	q := m.queries[key]
 	if q == nil {
+		m.forget(end)
 		q = &ahead{ticks: fewTicks}
 		m.queries[key] = q
 	}
@@ -103,6 +104,19 @@ func (m *memo) answer(ctx context.Context, expr string, start, end time.Time, st
 		q.series, q.at, q.from, q.until = found, make([]int, len(found)), from, until
 	}
 	return q.cut(start, end), true
+}
+
+// forget lets go of what nobody has asked for in a long time; mu is held.
+func (m *memo) forget(now time.Time) {
+	for key, q := range m.queries {
+		if !q.mu.TryLock() {
+			continue // it is being asked for
+		}
+		if now.Sub(q.asked) > manyTicks*m.step {
+			delete(m.queries, key)
+		}
+		q.mu.Unlock()
+	}
 }
 
 // cut is the part of the series from a time to another; those without a sample there are left out. The points are those of the series itself. Ticks follow
