@@ -127,15 +127,18 @@ func attacked(t *testing.T, files sandboxtest.Files, want string, caller kit.Cal
 // many KiB. The peak that wait4 knows is of no use: it is no less than that of the process that started this one.
 func watchMemory(pid int) (peak func() int) {
 	line := regexp.MustCompile(`(?m)^VmHWM:\s+(\d+) kB$`)
+	read := func() (kb int) {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // gone, when the worker was ended
+		if m := line.FindSubmatch(text); m != nil {
+			kb, _ = strconv.Atoi(string(m[1]))
+		}
+		return kb
+	}
+	kb := read() // before it is given anything to do, which may end it before this goroutine gets on
 	stop, most := make(chan struct{}), make(chan int)
 	go func() {
-		kb := 0
 		for {
-			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // gone, when the worker was ended
-			if m := line.FindSubmatch(text); m != nil {
-				n, _ := strconv.Atoi(string(m[1]))
-				kb = max(kb, n)
-			}
+			kb = max(kb, read())
 			select {
 			case <-stop:
 				most <- kb
