@@ -64,6 +64,13 @@ func killed(t *testing.T, l *lab) {
 	}
 	run := s.startRun("--target", stuck)
 	s.begins(1)
+	for pid := range s.running() { // a plugin that is quick to notice ends all of the command's group: recovery is what this tests
+		if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); exe == s.exe && pid != run.Process.Pid {
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	if err := run.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
