@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -67,7 +68,11 @@ func (e *engine) cleanups(ctx context.Context) error {
 		if o.State != action.AttemptFailed && o.State != action.Interrupted || o.Owner != e.Self && !e.gone(o.Owner, o.Since) {
 			continue
 		}
-		if err := e.cleanup(ctx, o.ID); err != nil {
+		err := e.cleanup(ctx, o.ID)
+		if errors.Is(err, store.ErrUnknown) {
+			return err // where nobody knows what the store holds, nothing may act
+		}
+		if err != nil {
 			e.problem(e.asProblem(problem.Internal, err, "clean up attempt %s", o.ID))
 		}
 		if err := ctx.Err(); err != nil {

@@ -56,51 +56,83 @@ func (w *world) afterwards(t tb, r *trace.Run) {
 	}
 }
 
-// The store fails, or the process dies, at each transaction of a run: there is no effect after a commit that failed, none twice, and the
-// next run brings all records to an end.
+// The store fails, or the process dies, at each transaction of a run, also of one that judges, probes and cleans up what an earlier one did: there is
+// no effect after a commit that failed, none twice, and the next run brings all records to an end.
 func TestTheStoreFailsAtEachTransaction(t *testing.T) {
 	t.Parallel()
-	whole := newWorld(t, map[string]string{"a.star": twoSteps})
-	whole.sick("w3")
-	p := whole.process()
-	if _, err := p.run(); err != nil {
-		t.Fatal(err)
-	}
-	if p.st.n < 12 {
-		t.Fatalf("only %d transactions", p.st.n)
-	}
-	for _, f := range faults {
-		for n := 1; n <= p.st.n; n++ {
-			t.Run(fmt.Sprintf("%s %d", f, n), func(t *testing.T) {
-				t.Parallel()
-				w := newWorld(t, map[string]string{"a.star": twoSteps})
-				w.sick("w3")
-				p := w.process()
-				p.st.at[n] = f
-				r, err := p.run()
-				if r == nil || err == nil && r.Exit == problem.ExitOK && !p.isDead() {
-					t.Errorf("the run did not notice: %v", err)
-				}
-				if err == nil && !p.isDead() && r.Exit != problem.ExitOK && len(r.Problems) == 0 && r.Runbooks[0].Problem == nil && evaluationOf(t, r, "w3").Problem == nil {
-					t.Errorf("exit %d and no word of why", r.Exit)
-				}
-				done := len(w.effects)
-				w.pass(15 * time.Second)
-				next := w.tick()
-				w.afterwards(t, next)
-				for _, x := range w.status().Open {
-					if x.State == action.Open {
-						t.Errorf("attempt %s is still open", x.ID)
-					}
-				}
-				if f == killBefore || f == killAfter {
-					return
-				}
-				if doubts := len(next.InDoubt); done == 0 && doubts > 1 {
-					t.Errorf("%d in doubt", doubts)
-				}
-			})
+	for name, c := range map[string]struct {
+		runbook string
+		earlier func(*world)
+	}{
+		"first": {twoSteps, func(w *world) { w.sick("w3") }},
+		"judging": {twoSteps, func(w *world) {
+			w.sick("w3")
+			w.tick()
+			w.sick("w3")
+			w.pass(15 * time.Minute)
+		}},
+		"probing and cleaning up": {drained, func(w *world) {
+			w.sick("w3")
+			w.killAt("acting", 1)
+			w.sick("w3")
+			w.pass(15 * time.Minute)
+		}},
+	} {
+		start := func() *proc {
+			w := newWorld(t, map[string]string{"a.star": c.runbook})
+			c.earlier(w)
+			p := w.process()
+			p.host.probe = func(context.Context) (pluginhost.ProbeResult, error) {
+				return pluginhost.ProbeResult{State: action.ResolvedDone}, nil
+			}
+			return p
 		}
+		whole := start()
+		if _, err := whole.run(); err != nil {
+			t.Fatal(err)
+		}
+		if whole.st.n < 12 {
+			t.Fatalf("%s: only %d transactions", name, whole.st.n)
+		}
+		for _, f := range faults {
+			for n := 1; n <= whole.st.n; n++ {
+				t.Run(fmt.Sprintf("%s/%s %d", name, f, n), func(t *testing.T) {
+					t.Parallel()
+					p := start()
+					p.st.at[n] = f
+					failing(t, p)
+				})
+			}
+		}
+	}
+}
+
+// failing is a run one of whose transactions goes wrong, and the one after it.
+func failing(t *testing.T, p *proc) {
+	t.Helper()
+	w, before := p.w, len(p.w.effects)
+	r, err := p.run()
+	if r == nil || err == nil && r.Exit == problem.ExitOK && !p.isDead() {
+		t.Errorf("the run did not notice: %v", err)
+	}
+	said := r != nil && (len(r.Problems) > 0 || slices.ContainsFunc(r.Cleanups, func(c *trace.Cleanup) bool { return c.Evaluation.Problem != nil }))
+	if err == nil && !p.isDead() && r.Exit != problem.ExitOK && !said && r.Runbooks[0].Problem == nil && evaluationOf(t, r, "w3").Problem == nil {
+		t.Errorf("exit %d and no word of why", r.Exit)
+	}
+	done := len(w.effects) - before
+	w.pass(15 * time.Second)
+	next := w.tick()
+	w.afterwards(t, next)
+	for _, x := range w.status().Open {
+		if x.State == action.Open {
+			t.Errorf("attempt %s is still open", x.ID)
+		}
+	}
+	if p.isDead() {
+		return
+	}
+	if doubts := len(next.InDoubt); done == 0 && doubts > 1 {
+		t.Errorf("%d in doubt", doubts)
 	}
 }
 

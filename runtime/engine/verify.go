@@ -27,15 +27,20 @@ func (e *engine) verify(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := e.verifyAttempt(ctx, a); err != nil {
-			// The question could not be asked, or the answer not be recorded. That is no verdict.
-			e.problem(e.asProblem(problem.MetricsSource, err, "verify attempt %s on %s", a.ID, a.Target.Name))
+		asked, err := e.verifyAttempt(ctx, a)
+		if err != nil {
+			return err
+		}
+		if asked != nil { // that is no verdict
+			e.problem(e.asProblem(problem.MetricsSource, asked, "verify attempt %s on %s", a.ID, a.Target.Name))
 		}
 	}
 	return nil
 }
 
-func (e *engine) verifyAttempt(ctx context.Context, a *action.Attempt) error {
+// verifyAttempt returns in asked why the question could not be asked, which the run survives. It does not survive a verdict that could not be
+// recorded: where nobody knows what the store holds, nothing may act.
+func (e *engine) verifyAttempt(ctx context.Context, a *action.Attempt) (asked, err error) {
 	now := e.wall()
 	samples, asked := e.samplesAfter(ctx, a, now)
 	state, detail, done := action.Judge(a.Verify, a.EndedAt.Wall, now, samples)
@@ -44,12 +49,12 @@ func (e *engine) verifyAttempt(ctx context.Context, a *action.Attempt) error {
 	}
 	if asked != nil && (!done || now.Sub(a.EndedAt.Wall.Add(a.Verify.Within)) < askAgainFor) {
 		e.run.Verified = append(e.run.Verified, trace.Verified{Attempt: a.ID, Runbook: a.Runbook, Target: a.Target.Key, State: a.State, Detail: detail})
-		return asked
+		return asked, nil
 	}
 	found := trace.Verified{Attempt: a.ID, Runbook: a.Runbook, Target: a.Target.Key, State: state, Detail: detail}
 	if !done || e.dry {
 		e.run.Verified = append(e.run.Verified, found)
-		return nil
+		return nil, nil
 	}
 	n := notify.Notice{
 		Runbook: a.Runbook, Target: a.Target.Key, Episode: a.Episode, Owner: a.Notify, Run: e.run.ID, At: now,
@@ -57,7 +62,7 @@ func (e *engine) verifyAttempt(ctx context.Context, a *action.Attempt) error {
 	}
 	keys := append([]string{ledger.KeyClock, ledger.KeyAttempt(a.ID)}, ledger.PutKeys()...)
 	keys = append(keys, notify.Keys(n)...)
-	err := e.Store.Update(ctx, keys, func(tx store.Tx) error {
+	err = e.Store.Update(ctx, keys, func(tx store.Tx) error {
 		at, err := ledger.Tick(tx, e.Sample)
 		if err != nil {
 			return err
@@ -80,7 +85,7 @@ func (e *engine) verifyAttempt(ctx context.Context, a *action.Attempt) error {
 	if err == nil {
 		e.run.Verified = append(e.run.Verified, found)
 	}
-	return err
+	return nil, err
 }
 
 // askAgainFor is how long after the deadline a source that does not answer is asked again: it remembers what it has measured, and an attempt
