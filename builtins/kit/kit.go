@@ -51,10 +51,10 @@ type Param struct {
 	Name     string      `json:"name"`
 	Type     Type        `json:"type"`
 	Record   []string    `json:"record,omitempty"` // Type Any: only records of these types are accepted
-	Required bool        `json:"required,omitempty"`
+	Required bool        `json:"required,omitzero"`
 	Default  value.Value `json:"-"` // what the engine assumes when it is not given; shown in docs
 	Doc      string      `json:"doc,omitempty"`
-	Secret   bool        `json:"secret,omitempty"` // hidden in traces and records
+	Secret   bool        `json:"secret,omitzero"` // hidden in traces and records
 }
 
 // Function is one function of a family or one declaration.
@@ -64,7 +64,7 @@ type Function struct {
 	Doc  string `json:"doc,omitempty"`
 	// Positional is how many leading parameters may be given by position: 0 or 1, and 2 for what only tests use.
 	// Everything else is keyword-only.
-	Positional int     `json:"positional,omitempty"`
+	Positional int     `json:"positional,omitzero"`
 	Params     []Param `json:"params,omitempty"`
 	Returns    Type    `json:"returns,omitempty"`
 	// Target says that the call also needs ctx.target (every action does).

@@ -103,7 +103,7 @@ func setCPU(h wire.Hello) error {
 	}
 	used := time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	// Several threads use CPU at once: collecting garbage counts too.
-	l := unix.Rlimit{Cur: uint64((used + 4*h.Time + 5*time.Second) / time.Second), Max: unix.RLIM_INFINITY}
+	l := unix.Rlimit{Cur: uint64((used + 4*time.Duration(h.Time) + 5*time.Second) / time.Second), Max: unix.RLIM_INFINITY}
 	var is unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_CPU, &is); err == nil {
 		l.Max = is.Max

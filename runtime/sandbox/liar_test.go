@@ -1,6 +1,7 @@
 package sandbox_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"io"
@@ -48,6 +49,7 @@ var lies = map[string]struct {
 	"kill":       {killed, "the worker process was ended from outside (killed)"},
 	"close":      {func(out *os.File) { _ = out.Close(); forever() }, "the worker process ended by itself (it closed its pipe and went on)"},
 	"silent":     {func(*os.File) { forever() }, "stopped after 3s of its own time (limits(time=))"},
+	"deaf":       {send(wire.FromWorker{Load: &wire.Load{Path: "main.star"}}), "stopped after 3s of its own time (limits(time=))"},
 	"read-first": {readThen(`{"done":{"steps":1,"events":{},"outcome":{"$record":{"type":"evil"}}}}`), "the worker cannot be trusted: it declares what it should have refused"},
 	"read-field": {readThen(`{"done":{"steps":1,"events":{},"outcome":{"$record":{"type":"escalate","fields":[{"name":"reason","value":5}]}}}}`), "the worker cannot be trusted: it declares what it should have refused"},
 	"read-def":   {readThen(`{"done":{"steps":1,"events":{},"defs":["a\u001b"]}}`), "the worker cannot be trusted: it defines a function with an impossible name"},
@@ -98,7 +100,7 @@ func lie(how string) int {
 		_, _ = io.Copy(os.Stdout, struct{ io.Reader }{os.Stdin})
 		return 0
 	}
-	in, out := os.NewFile(3, "in"), os.NewFile(4, "out")
+	in, out := bufio.NewReader(os.NewFile(3, "in")), os.NewFile(4, "out")
 	var m wire.ToWorker
 	switch how {
 	case "mute":
@@ -128,7 +130,11 @@ func TestLies(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer w.Close()
-			_, err = w.Evaluate(t.Context(), "main.star", "run", vocabulary(), one("def run(ctx):\n    pass\n"), environment(), never)
+			text := "def run(ctx):\n    pass\n"
+			if how == "deaf" {
+				text += strings.Repeat("#", 200<<10) // more than a pipe holds
+			}
+			_, err = w.Evaluate(t.Context(), "main.star", "run", vocabulary(), one(text), environment(), never)
 			if err == nil || !strings.HasPrefix(strings.TrimPrefix(err.Error(), "main.star: "), c.want) {
 				t.Errorf("got %v, want %s", err, c.want)
 			}

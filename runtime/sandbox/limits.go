@@ -17,7 +17,6 @@ const (
 	maxRange  = 1_000_000 // elements of a range
 	maxStack  = 64 << 20  // of the worker's Go stack, in bytes
 	startTime = 10 * time.Second
-	writeTime = 5 * time.Second // for a worker to take a frame
 	minMemory = 16 << 20
 )
 

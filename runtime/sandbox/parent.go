@@ -52,8 +52,6 @@ func (w *worker) send(m wire.ToWorker) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnsendable, err)
 	}
-	// A worker that does not read must not hold up its engine.
-	_ = w.in.SetWriteDeadline(time.Now().Add(writeTime)) //nolint:forbidigo // a deadline, not a date
 	_, err = w.in.Write(frame)
 	return err
 }
@@ -233,7 +231,7 @@ func (r *run) instead(err error) error {
 	return err
 }
 
-// next waits for the worker. Only this wait counts against the worker's time.
+// next waits for the worker.
 func (r *run) next() (m wire.FromWorker, err error) {
 	r.guard.began()
 	err = wire.Read(r.w.frames, &m)
@@ -288,8 +286,11 @@ func (r *run) load(l wire.Load) error {
 	return r.answer(wire.ToWorker{Source: &wire.Source{Text: text}})
 }
 
+// answer waits until the worker has taken m.
 func (r *run) answer(m wire.ToWorker) error {
+	r.guard.began()
 	err := r.w.send(m)
+	r.guard.ended()
 	switch {
 	case err == nil:
 		return nil

@@ -96,3 +96,12 @@ func (p *sharedPage) release() {
 	_ = unix.Munmap(p.mem)
 	_ = p.file.Close()
 }
+
+// blockingPipe is a pipe whose reader waits in the kernel, and not in the runtime's poller: a call of a worker is answered the sooner.
+func blockingPipe() (r, w *os.File, err error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, os.NewSyscallError("pipe2", err)
+	}
+	return os.NewFile(uintptr(p[0]), "out"), os.NewFile(uintptr(p[1]), "out"), nil
+}

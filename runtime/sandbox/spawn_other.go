@@ -33,3 +33,5 @@ func newSharedPage() (*sharedPage, error) { return &sharedPage{newPage(make([]by
 func (p *sharedPage) files() []*os.File { return nil }
 
 func (p *sharedPage) release() {}
+
+func blockingPipe() (r, w *os.File, err error) { return os.Pipe() }

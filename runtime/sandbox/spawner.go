@@ -41,7 +41,7 @@ func (s Spawner) start(ctx context.Context) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, childOut, err := os.Pipe()
+	out, childOut, err := blockingPipe()
 	if err != nil {
 		return nil, errors.Join(err, childIn.Close(), in.Close())
 	}
@@ -96,9 +96,9 @@ func (s Spawner) start(ctx context.Context) (*worker, error) {
 	return w, nil
 }
 
-// hello sends the limits and waits for the worker to say that they are set.
+// hello sends the limits, which the pipe holds whether or not the worker reads them, and waits for it to say that they are set.
 func (w *worker) hello(ctx context.Context) error {
-	err := w.send(wire.ToWorker{Hello: &wire.Hello{Steps: w.limits.Steps, Time: w.limits.Time, Memory: w.limits.Memory}})
+	err := w.send(wire.ToWorker{Hello: &wire.Hello{Steps: w.limits.Steps, Time: w.limits.Time.Nanoseconds(), Memory: w.limits.Memory}})
 	if err != nil {
 		return err
 	}

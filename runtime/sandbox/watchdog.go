@@ -9,8 +9,8 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
 
-// watchdog ends a worker that overruns its time, does not get on, or is not wanted any more, while its engine reads from it: the pipe then
-// ends too. That costs a call two stores, where timers and a goroutine that reads ahead would cost it more than the call itself.
+// watchdog ends a worker that overruns its time, does not get on, or is not wanted any more, while its engine reads from it or writes to it:
+// the pipe then ends too. That costs a call two stores, where timers and a goroutine that reads ahead would cost it more than the call itself.
 type watchdog struct {
 	w       *worker
 	since   atomic.Int64 // when the engine began to wait, in ns after birth; 0: it does not

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -120,7 +119,7 @@ func encode(b *bytes.Buffer, v Value, depth int) error {
 	case Bool:
 		b.WriteString(strconv.FormatBool(bool(v)))
 	case Int:
-		b.WriteString(strconv.FormatInt(int64(v), 10))
+		b.Write(strconv.AppendInt(b.AvailableBuffer(), int64(v), 10))
 	case Big:
 		if !isInt(string(v)) {
 			return fmt.Errorf("%q is not an integer", clip(string(v)))
@@ -168,6 +167,12 @@ func encodeFloat(b *bytes.Buffer, f float64) error {
 }
 
 func encodeString(b *bytes.Buffer, s string) error {
+	if isPlain(s) {
+		b.WriteByte('"')
+		b.WriteString(s)
+		b.WriteByte('"')
+		return nil
+	}
 	if !utf8.ValidString(s) {
 		return fmt.Errorf("text %q is not valid UTF-8", clip(s))
 	}
@@ -178,6 +183,16 @@ func encodeString(b *bytes.Buffer, s string) error {
 	}
 	b.Truncate(b.Len() - 1) // Encode ends with a newline
 	return nil
+}
+
+// isPlain says that nothing in s needs escaping, which is so of nearly all text here.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 func encodeTag(b *bytes.Buffer, tag, s string) error {
@@ -301,19 +316,31 @@ func encodeRecord(b *bytes.Buffer, r *Record, depth int) error {
 	return nil
 }
 
+// encodePos writes what encoding/json makes of a Pos, but that < > and & in a file's name stay as they are.
 func encodePos(b *bytes.Buffer, p Pos) error {
 	if p == (Pos{}) {
 		return nil
 	}
-	if !utf8.ValidString(p.File) {
-		return fmt.Errorf("file name %q is not valid UTF-8", clip(p.File))
+	b.WriteString(`,"pos":{`)
+	comma := ""
+	if p.File != "" {
+		b.WriteString(`"file":`)
+		if err := encodeString(b, p.File); err != nil {
+			return err
+		}
+		comma = ","
 	}
-	data, err := json.Marshal(p)
-	if err != nil {
-		return err
+	for _, n := range []struct {
+		name string
+		n    int
+	}{{`"line":`, p.Line}, {`"col":`, p.Col}} {
+		if n.n != 0 {
+			b.WriteString(comma + n.name)
+			b.Write(strconv.AppendInt(b.AvailableBuffer(), int64(n.n), 10))
+			comma = ","
+		}
 	}
-	b.WriteString(`,"pos":`)
-	b.Write(data)
+	b.WriteByte('}')
 	return nil
 }
 
@@ -341,14 +368,9 @@ func unmarshal(data []byte) (Value, error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("not valid UTF-8")
 	}
-	d := decoder{json.NewDecoder(bytes.NewReader(data))}
-	d.UseNumber()
-	v, err := d.value(0)
-	if err != nil {
-		return nil, err
+	if !json.Valid(data) {
+		return nil, json.Unmarshal(data, new(json.RawMessage)) // says why
 	}
-	if _, err := d.Token(); err != io.EOF { //nolint:errorlint // Token returns io.EOF itself
-		return nil, errors.New("more text after the value")
-	}
-	return v, nil
+	d := decoder{data}
+	return d.value(0)
 }

@@ -1,58 +1,101 @@
 package value
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// decoder reads the JSON form token by token, so that the order of keys is kept and a duplicate seen.
-type decoder struct{ *json.Decoder }
+// decoder reads the JSON form, of which encoding/json has said that it is JSON: in its order, and seeing a key that comes twice.
+type decoder struct{ rest []byte }
 
-// next is Token, where the end of the text is always an error.
-func (d decoder) next() (json.Token, error) {
-	t, err := d.Token()
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
+// peek is the byte with which the next value or bracket begins, 0 at the end. What is JSON has commas and colons where they belong.
+func (d *decoder) peek() byte {
+	for i, c := range d.rest {
+		switch c {
+		case ' ', '\t', '\r', '\n', ',', ':':
+		default:
+			d.rest = d.rest[i:]
+			return c
+		}
 	}
-	return t, err
+	d.rest = nil
+	return 0
 }
 
-func (d decoder) value(depth int) (Value, error) {
-	t, err := d.next()
-	if err != nil {
-		return nil, err
+// delim reads a bracket.
+func (d *decoder) delim(want byte) error {
+	if c := d.peek(); c != want {
+		return fmt.Errorf("got %q, want %q", c, want)
 	}
-	return d.rest(t, depth)
+	d.rest = d.rest[1:]
+	return nil
 }
 
-// rest reads the value that begins with the token t.
-func (d decoder) rest(t json.Token, depth int) (Value, error) {
-	switch t := t.(type) {
-	case nil:
-		return Null{}, nil
-	case bool:
-		return Bool(t), nil
-	case string:
-		return String(t), nil
-	case json.Number:
-		return number(string(t))
-	case json.Delim:
+// text reads a string.
+func (d *decoder) text() (string, error) {
+	if c := d.peek(); c != '"' {
+		return "", fmt.Errorf("got %q, want text", c)
+	}
+	end, escaped := 1, false
+	for ; d.rest[end] != '"'; end++ {
+		if d.rest[end] == '\\' {
+			escaped = true
+			end++
+		}
+	}
+	raw := d.rest[:end+1]
+	d.rest = d.rest[end+1:]
+	if !escaped {
+		return string(raw[1:end]), nil
+	}
+	var s string
+	err := json.Unmarshal(raw, &s)
+	return s, err
+}
+
+// word reads what has no quotes: a number, true, false or null.
+func (d *decoder) word() string {
+	end := bytes.IndexAny(d.rest, " \t\r\n,]}")
+	if end < 0 {
+		end = len(d.rest)
+	}
+	word := string(d.rest[:end])
+	d.rest = d.rest[end:]
+	return word
+}
+
+func (d *decoder) value(depth int) (Value, error) {
+	switch c := d.peek(); c {
+	case '"':
+		s, err := d.text()
+		return String(s), err
+	case '[', '{':
 		if depth >= MaxDepth {
 			return nil, errDepth
 		}
-		if t == '[' {
+		d.rest = d.rest[1:]
+		if c == '[' {
 			return d.list(depth)
 		}
 		return d.object(depth)
+	case ']', '}', 0:
+		return nil, fmt.Errorf("got %q, want a value", c)
 	}
-	return nil, fmt.Errorf("unexpected token %v", t)
+	switch word := d.word(); word {
+	case "null":
+		return Null{}, nil
+	case "true", "false":
+		return Bool(word == "true"), nil
+	default:
+		return number(word)
+	}
 }
 
 func number(s string) (Value, error) {
@@ -72,28 +115,27 @@ func number(s string) (Value, error) {
 	return Big(s), nil
 }
 
-func (d decoder) list(depth int) (Value, error) {
+// list and object read what follows the bracket.
+func (d *decoder) list(depth int) (Value, error) {
 	l := List{}
-	for d.More() {
+	for d.peek() != ']' {
 		v, err := d.value(depth + 1)
 		if err != nil {
 			return nil, err
 		}
 		l = append(l, v)
 	}
-	_, err := d.next()
-	return l, err
+	return l, d.delim(']')
 }
 
-func (d decoder) object(depth int) (Value, error) {
+func (d *decoder) object(depth int) (Value, error) {
 	dict := Dict{}
 	seen := map[string]bool{}
-	for d.More() {
-		t, err := d.next()
+	for d.peek() != '}' {
+		key, err := d.text()
 		if err != nil {
 			return nil, err
 		}
-		key, _ := t.(string)
 		if strings.HasPrefix(key, "$") {
 			if len(dict) > 0 {
 				return nil, fmt.Errorf("%q beside other keys", clip(key))
@@ -114,32 +156,11 @@ func (d decoder) object(depth int) (Value, error) {
 		}
 		dict = append(dict, Entry{String(key), v})
 	}
-	_, err := d.next()
-	return dict, err
-}
-
-func (d decoder) delim(want json.Delim) error {
-	t, err := d.next()
-	if err == nil && t != want {
-		err = fmt.Errorf("got %v, want %v", t, want)
-	}
-	return err
-}
-
-func (d decoder) text() (string, error) {
-	t, err := d.next()
-	if err != nil {
-		return "", err
-	}
-	s, ok := t.(string)
-	if !ok {
-		return "", fmt.Errorf("got %v, want text", t)
-	}
-	return s, nil
+	return dict, d.delim('}')
 }
 
 // tagged reads what follows the key of a "$" form.
-func (d decoder) tagged(tag string, depth int) (Value, error) {
+func (d *decoder) tagged(tag string, depth int) (Value, error) {
 	switch tag {
 	case tagDict:
 		return d.pairs(depth)
@@ -178,13 +199,13 @@ func (d decoder) tagged(tag string, depth int) (Value, error) {
 	return Time(t.UTC()), err
 }
 
-func (d decoder) pairs(depth int) (Value, error) {
+func (d *decoder) pairs(depth int) (Value, error) {
 	if err := d.delim('['); err != nil {
 		return nil, err
 	}
 	dict := Dict{}
 	seen := map[string]bool{}
-	for d.More() {
+	for d.peek() != ']' {
 		if err := d.delim('['); err != nil {
 			return nil, err
 		}
@@ -212,7 +233,7 @@ func (d decoder) pairs(depth int) (Value, error) {
 	return dict, d.delim(']')
 }
 
-func (d decoder) record(depth int) (Value, error) {
+func (d *decoder) record(depth int) (Value, error) {
 	r := &Record{}
 	err := d.members(func(key string) (err error) {
 		switch key {
@@ -224,7 +245,7 @@ func (d decoder) record(depth int) (Value, error) {
 			if err := d.delim('['); err != nil {
 				return err
 			}
-			for d.More() {
+			for d.peek() != ']' {
 				f, err := d.field(depth)
 				if err != nil {
 					return err
@@ -240,7 +261,7 @@ func (d decoder) record(depth int) (Value, error) {
 	return r, err
 }
 
-func (d decoder) field(depth int) (Field, error) {
+func (d *decoder) field(depth int) (Field, error) {
 	f := Field{Value: Null{}}
 	err := d.members(func(key string) (err error) {
 		switch key {
@@ -258,16 +279,14 @@ func (d decoder) field(depth int) (Field, error) {
 	return f, err
 }
 
-func (d decoder) pos() (Pos, error) {
+func (d *decoder) pos() (Pos, error) {
 	var p Pos
 	num := func() (int, error) {
-		t, err := d.next()
-		if err != nil {
-			return 0, err
-		}
-		n, err := strconv.ParseInt(fmt.Sprint(t), 10, 32)
+		d.peek()
+		word := d.word()
+		n, err := strconv.ParseInt(word, 10, 32)
 		if err != nil || n < 0 {
-			return 0, fmt.Errorf("%q is not a line or column", clip(fmt.Sprint(t)))
+			return 0, fmt.Errorf("%q is not a line or column", clip(word))
 		}
 		return int(n), nil
 	}
@@ -288,12 +307,12 @@ func (d decoder) pos() (Pos, error) {
 }
 
 // members reads an object, calling read for the value of each key.
-func (d decoder) members(read func(key string) error) error {
+func (d *decoder) members(read func(key string) error) error {
 	if err := d.delim('{'); err != nil {
 		return err
 	}
 	seen := map[string]bool{}
-	for d.More() {
+	for d.peek() != '}' {
 		key, err := d.text()
 		if err != nil {
 			return err

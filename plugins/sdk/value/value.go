@@ -72,9 +72,9 @@ type Field struct {
 
 // Pos is a place in a source file. Line and Col count from 1; the zero Pos is unknown.
 type Pos struct {
-	File string `json:"file,omitempty"`
-	Line int    `json:"line,omitempty"`
-	Col  int    `json:"col,omitempty"`
+	File string `json:"file,omitzero"`
+	Line int    `json:"line,omitzero"`
+	Col  int    `json:"col,omitzero"`
 }
 
 // String is "file:line:col", shorter where a part is unknown.

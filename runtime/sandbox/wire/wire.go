@@ -6,12 +6,15 @@
 package wire
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
@@ -23,39 +26,39 @@ const MaxFrame = 8 << 20
 
 // ToWorker is a frame from the engine. Exactly one field is set.
 type ToWorker struct {
-	Hello  *Hello  `json:"hello,omitempty"`
-	Run    *Run    `json:"run,omitempty"`
-	Source *Source `json:"source,omitempty"`
-	Answer *Answer `json:"answer,omitempty"`
+	Hello  *Hello  `json:"hello,omitzero"`
+	Run    *Run    `json:"run,omitzero"`
+	Source *Source `json:"source,omitzero"`
+	Answer *Answer `json:"answer,omitzero"`
 }
 
 // FromWorker is a frame from a worker. Exactly one field is set.
 type FromWorker struct {
-	Ready  *Ready  `json:"ready,omitempty"`
-	Load   *Load   `json:"load,omitempty"`
-	Call   *Call   `json:"call,omitempty"`
-	Events *Events `json:"events,omitempty"`
-	Done   *Done   `json:"done,omitempty"`
+	Ready  *Ready  `json:"ready,omitzero"`
+	Load   *Load   `json:"load,omitzero"`
+	Call   *Call   `json:"call,omitzero"`
+	Events *Events `json:"events,omitzero"`
+	Done   *Done   `json:"done,omitzero"`
 }
 
 // Hello sets the limits of the process, before it has seen a script.
 type Hello struct {
-	Steps  uint64        `json:"steps"`
-	Time   time.Duration `json:"time"`
-	Memory int64         `json:"memory"`
+	Steps  uint64 `json:"steps"`
+	Time   int64  `json:"time"` // nanoseconds
+	Memory int64  `json:"memory"`
 }
 
 // Ready answers Hello. Error says which limit could not be set.
 type Ready struct {
-	Error string `json:"error,omitempty"`
+	Error string `json:"error,omitzero"`
 }
 
 // Run loads a file and, with Fn, calls a function of it with ctx.
 type Run struct {
 	Path       string      `json:"path"`
-	Fn         string      `json:"fn,omitempty"`
-	Vocabulary *Vocabulary `json:"vocabulary,omitempty"` // nil: that of the last Run
-	Context    *Context    `json:"context,omitempty"`    // set with Fn
+	Fn         string      `json:"fn,omitzero"`
+	Vocabulary *Vocabulary `json:"vocabulary,omitzero"` // nil: that of the last Run
+	Context    *Context    `json:"context,omitzero"`    // set with Fn
 }
 
 // Vocabulary is sandbox.Vocabulary without anything that can be called.
@@ -63,12 +66,12 @@ type Vocabulary struct {
 	Declarations []kit.Function `json:"declarations"`
 	Modules      []kit.Family   `json:"modules"`
 	Families     []kit.Family   `json:"families"`
-	Methods      []kit.Family   `json:"methods,omitempty"`
+	Methods      []kit.Family   `json:"methods,omitzero"`
 }
 
 // Context is sandbox.Context.
 type Context struct {
-	Bare    bool       `json:"bare,omitempty"`
+	Bare    bool       `json:"bare,omitzero"`
 	Now     time.Time  `json:"now"`
 	Target  value.Dict `json:"target"`
 	Params  value.Dict `json:"params"`
@@ -85,7 +88,7 @@ type Load struct {
 // Source is the text of a file. Stop means that there is none and that the run ends.
 type Source struct {
 	Text string `json:"text"`
-	Stop bool   `json:"stop,omitempty"`
+	Stop bool   `json:"stop,omitzero"`
 }
 
 // Call asks for a query or an action; the answer is Answer. Events are those since the last frame.
@@ -100,22 +103,22 @@ type Call struct {
 // Answer is the result of a Call. Stop means that the run ends.
 type Answer struct {
 	Value value.JSON `json:"value"`
-	Stop  bool       `json:"stop,omitempty"`
+	Stop  bool       `json:"stop,omitzero"`
 }
 
 // Events are sent when many have gathered, before a Call and with Done.
 type Events struct {
-	List    []Event `json:"list,omitempty"`
-	Dropped int     `json:"dropped,omitempty"`
+	List    []Event `json:"list,omitzero"`
+	Dropped int     `json:"dropped,omitzero"`
 }
 
 // Event is sandbox.Event.
 type Event struct {
 	Kind   string    `json:"kind"`
 	Pos    value.Pos `json:"pos"`
-	Source string    `json:"source,omitempty"`
-	Result string    `json:"result,omitempty"`
-	Values []Seen    `json:"values,omitempty"`
+	Source string    `json:"source,omitzero"`
+	Result string    `json:"result,omitzero"`
+	Values []Seen    `json:"values,omitzero"`
 }
 
 // Seen is sandbox.Seen.
@@ -126,16 +129,16 @@ type Seen struct {
 
 // Done ends a Run: with a Problem, with Stopped (the engine said so), or with a Module and an Outcome.
 type Done struct {
-	Problem *problem.Problem `json:"problem,omitempty"`
-	Stopped bool             `json:"stopped,omitempty"`
-	Doc     string           `json:"doc,omitempty"`
-	Records []*value.Record  `json:"records,omitempty"`
-	Defs    []string         `json:"defs,omitempty"`
-	Outcome *value.Record    `json:"outcome,omitempty"`
+	Problem *problem.Problem `json:"problem,omitzero"`
+	Stopped bool             `json:"stopped,omitzero"`
+	Doc     string           `json:"doc,omitzero"`
+	Records []*value.Record  `json:"records,omitzero"`
+	Defs    []string         `json:"defs,omitzero"`
+	Outcome *value.Record    `json:"outcome,omitzero"`
 	Steps   uint64           `json:"steps"`
 	Events  Events           `json:"events"`
 	// Statements are the first lines of all statements of each file that was loaded, Ran those that were executed.
-	Coverage []Coverage `json:"coverage,omitempty"`
+	Coverage []Coverage `json:"coverage,omitzero"`
 }
 
 // Coverage is sandbox.Coverage.
@@ -150,20 +153,22 @@ type Coverage struct {
 type Arm struct {
 	Pos    value.Pos `json:"pos"`
 	Source string    `json:"source"`
-	True   bool      `json:"true,omitempty"`
-	False  bool      `json:"false,omitempty"`
+	True   bool      `json:"true,omitzero"`
+	False  bool      `json:"false,omitzero"`
 }
 
 // Encode makes one frame.
 func Encode(v any) ([]byte, error) {
-	body, err := json.Marshal(v)
-	if err != nil {
+	frame := bytes.NewBuffer(make([]byte, 4, 512))
+	if err := json.MarshalWrite(frame, v); err != nil {
 		return nil, fmt.Errorf("encode frame: %w", err)
 	}
-	if len(body) > MaxFrame {
-		return nil, fmt.Errorf("frame of %d bytes: at most %d", len(body), MaxFrame)
+	n := frame.Len() - 4
+	if n > MaxFrame {
+		return nil, fmt.Errorf("frame of %d bytes: at most %d", n, MaxFrame)
 	}
-	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body))), body...), nil
+	binary.BigEndian.PutUint32(frame.Bytes(), uint32(n))
+	return frame.Bytes(), nil
 }
 
 // Write writes one frame in one Write call.
@@ -179,7 +184,7 @@ func Write(w io.Writer, v any) error {
 }
 
 // Read reads one frame into v, strictly. At a clean end it returns io.EOF.
-func Read(r io.Reader, v any) error {
+func Read(r *bufio.Reader, v any) error {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return err
@@ -188,18 +193,20 @@ func Read(r io.Reader, v any) error {
 	if n > MaxFrame {
 		return fmt.Errorf("frame of %d bytes: at most %d", n, MaxFrame)
 	}
-	// Memory grows with what really comes, not with what is announced.
-	var body bytes.Buffer
-	if _, err := io.CopyN(&body, r, int64(n)); err != nil {
+	body, err := r.Peek(int(n))
+	if err == nil {
+		_, err = r.Discard(int(n)) // what was peeked at stays until the next read
+	} else if errors.Is(err, bufio.ErrBufferFull) {
+		// Memory grows with what really comes, not with what is announced.
+		var all bytes.Buffer
+		_, err = io.CopyN(&all, r, int64(n))
+		body = all.Bytes()
+	}
+	if err != nil {
 		return fmt.Errorf("frame cut short: %w", err)
 	}
-	d := json.NewDecoder(&body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	if err := json.Unmarshal(body, v, json.RejectUnknownMembers(true)); err != nil {
 		return fmt.Errorf("decode frame: %v", err) //nolint:errorlint // an end of the text is not an end of the pipe
-	}
-	if d.More() {
-		return fmt.Errorf("more than one value in a frame")
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -24,13 +25,14 @@ func TestRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out ToWorker
-	if err := Read(&b, &out); err != nil {
+	r := bufio.NewReader(&b)
+	if err := Read(r, &out); err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(in, out); d != "" {
 		t.Error(d)
 	}
-	if err := Read(&b, &out); !errors.Is(err, io.EOF) {
+	if err := Read(r, &out); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v, want EOF", err)
 	}
 }
@@ -42,7 +44,7 @@ func TestRefused(t *testing.T) {
 		"\x00\x00\x00\x05{} {}", "\x00\x00\x00\x03xyz",
 	} {
 		var m FromWorker
-		if err := Read(strings.NewReader(frame), &m); err == nil {
+		if err := Read(bufio.NewReader(strings.NewReader(frame)), &m); err == nil {
 			t.Errorf("%q was accepted", frame)
 		}
 	}
@@ -56,6 +58,6 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x0e{\"done\":{\"x\":1}}"))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		var m FromWorker
-		_ = Read(bytes.NewReader(data), &m) // must not panic
+		_ = Read(bufio.NewReader(bytes.NewReader(data)), &m) // must not panic
 	})
 }
