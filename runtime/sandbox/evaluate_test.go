@@ -132,6 +132,36 @@ func TestEvaluate(t *testing.T) {
 	}
 }
 
+// A worker does not compile again what it has just run. What comes of that is as in a fresh one, whatever ran before and in whatever order files load.
+func TestKept(t *testing.T) {
+	t.Parallel()
+	files := sandboxtest.Files{
+		"lib.star":  "def high(x):\n    return True if x > 3 else False\n",
+		"more.star": "def low(x):\n    if not x: print('low')\n",
+		"a.star":    "load('//lib.star', 'high')\nload('//more.star', 'low')\ndef run(ctx):\n    if high(ctx.metrics.value('up')): print('a')\n    low(0)\n",
+		"b.star":    "load('//more.star', 'low')\nload('//lib.star', 'high')\nseen = []\ndef run(ctx):\n    low(len(seen))\n    if high(1) or high(7): return escalate('b')\n",
+		"bad.star":  "load('//lib.star', 'high')\ndef run(ctx):\n    high('x')\n",
+	}
+	answers := callerFunc(func(context.Context, kit.Request) (value.Value, error) { return value.Int(4), nil })
+	run := func(w sandbox.Worker, path string, v sandbox.Vocabulary) (sandbox.Result, string) {
+		got, err := w.Evaluate(t.Context(), path, "run", v, files, environment(), answers)
+		return got, errString(err)
+	}
+	w := sandboxtest.Worker(t, sandbox.Limits{})
+	for _, path := range []string{"a.star", "a.star", "b.star", "a.star", "bad.star", "b.star", "b.star"} {
+		want, wantErr := run(sandboxtest.Worker(t, sandbox.Limits{}), path, vocabulary())
+		got, err := run(w, path, vocabulary())
+		if d := cmp.Diff(want, got); d != "" || err != wantErr || len(got.Events) == 0 && err == "nil" {
+			t.Errorf("%s: %s, want %s\n%s", path, err, wantErr, d)
+		}
+	}
+	poor := vocabulary()
+	poor.Declarations = poor.Declarations[:3]
+	if _, err := run(w, "b.star", poor); !strings.Contains(err, "undefined: escalate") {
+		t.Errorf("with a smaller vocabulary: %s", err)
+	}
+}
+
 // The error of a caller ends the evaluation and comes back as it is, with what was seen until then.
 func TestCallerError(t *testing.T) {
 	t.Parallel()

@@ -12,7 +12,7 @@ import (
 // script can name, shadow or call one.
 const (
 	hookStmt = "‹stmt›" // (n): statement n begins
-	hookCond = "‹cond›" // (n, x): leaf condition n is x; returns x
+	hookCond = "‹cond›" // (n, x, operands): leaf condition n is x, and the operands of it that are names are these; returns x
 	hookLeft = "‹left›" // (n, x): the left operand of leaf condition n is x; returns x
 	hookRite = "‹rite›" // (n, x): the right one
 	hookDrop = "‹drop›" // (n, x): x is the value of expression statement n, which nothing uses; returns x
@@ -22,22 +22,25 @@ const (
 // stays the same: operators stay native, conditions still short-circuit, and a hook has the position of what it wraps,
 // so that errors have theirs.
 type rewriter struct {
-	t     *tracer
-	file  int // number of the file, see tracer
-	path  string
-	lines [][]rune
+	sites   *sites
+	path    string
+	lines   []string
+	calls   slab[syntax.CallExpr]
+	names   slab[syntax.Ident]
+	numbers slab[syntax.Literal]
+	args    slab[syntax.Expr]
+	stmts   slab[syntax.ExprStmt]
 }
 
-func newRewriter(t *tracer, file int, path, text string) *rewriter {
-	r := &rewriter{t: t, file: file, path: path}
+// rewrite adds the hooks to a file and returns the places that they tell of.
+func rewrite(f *syntax.File, path, text string) *sites {
+	n := strings.Count(text, "\n") + 1
+	r := &rewriter{sites: &sites{statements: make([]statement, 0, n)}, path: path, lines: make([]string, 0, n)}
 	for line := range strings.Lines(text) {
-		r.lines = append(r.lines, []rune(strings.TrimRight(line, "\r\n")))
+		r.lines = append(r.lines, strings.TrimRight(line, "\r\n"))
 	}
-	return r
-}
-
-func (r *rewriter) rewrite(f *syntax.File) {
 	f.Stmts = r.block(f.Stmts, true, true)
+	return r.sites
 }
 
 // block adds a hook before each statement. A docstring stays the first statement, and a load stays bare.
@@ -49,8 +52,11 @@ func (r *rewriter) block(list []syntax.Stmt, doc, top bool) []syntax.Stmt {
 			continue
 		}
 		start, _ := s.Span()
-		n := r.t.addStatement(statement{file: r.file, line: int(start.Line), pos: r.pos(start), top: top})
-		out = append(out, &syntax.ExprStmt{X: hook(hookStmt, n, start, start, nil)}, s)
+		n := len(r.sites.statements)
+		r.sites.statements = append(r.sites.statements, statement{pos: r.pos(start), top: top})
+		begins := &r.stmts.next(1)[0]
+		begins.X = r.hook(hookStmt, n, start, start)
+		out = append(out, begins, s)
 		r.stmt(s, n)
 	}
 	return out
@@ -79,7 +85,7 @@ func (r *rewriter) stmt(s syntax.Stmt, n int) {
 		case *syntax.Literal, *syntax.Ident: // nothing is made here
 		default:
 			start, end := s.X.Span()
-			s.X = hook(hookDrop, n, start, end, s.X)
+			s.X = r.hook(hookDrop, n, start, end, s.X)
 		}
 	case *syntax.ForStmt:
 		r.expr(s.Vars)
@@ -203,7 +209,7 @@ func (r *rewriter) cond(e syntax.Expr) syntax.Expr {
 
 func (r *rewriter) leaf(e syntax.Expr) syntax.Expr {
 	start, end := e.Span()
-	c := condition{file: r.file, pos: r.pos(start), source: r.text(e)}
+	c := condition{pos: r.pos(start), source: r.text(e)}
 	b, compares := e.(*syntax.BinaryExpr)
 	compares = compares && isComparison(b.Op)
 	switch {
@@ -217,26 +223,51 @@ func (r *rewriter) leaf(e syntax.Expr) syntax.Expr {
 	case !isLiteral(e):
 		c.operand[0] = c.source
 	}
-	n := r.t.addCondition(c)
+	n := len(r.sites.conditions)
 	r.expr(e)
-	if compares && c.operand[0] != "" {
-		s, t := b.X.Span()
-		b.X = hook(hookLeft, n, s, t, b.X)
+	args := []syntax.Expr{e}
+	if compares {
+		for side, x := range [2]*syntax.Expr{&b.X, &b.Y} {
+			if c.operand[side] == "" {
+				continue
+			}
+			if name, ok := (*x).(*syntax.Ident); ok { // it is the same after the comparison: one hook does for both
+				args = append(args, name)
+				c.given[side] = len(args)
+				continue
+			}
+			s, t := (*x).Span()
+			*x = r.hook([2]string{hookLeft, hookRite}[side], n, s, t, *x)
+		}
 	}
-	if compares && c.operand[1] != "" {
-		s, t := b.Y.Span()
-		b.Y = hook(hookRite, n, s, t, b.Y)
-	}
-	return hook(hookCond, n, start, end, e)
+	r.sites.conditions = append(r.sites.conditions, c)
+	return r.hook(hookCond, n, start, end, args...)
 }
 
-// hook is a call name(n, x), at the place of x.
-func hook(name string, n int, start, end syntax.Position, x syntax.Expr) *syntax.CallExpr {
-	args := []syntax.Expr{&syntax.Literal{Token: syntax.INT, TokenPos: start, Value: int64(n)}}
-	if x != nil {
-		args = append(args, x)
+// hook is a call name(n, x...), at the place of x.
+func (r *rewriter) hook(name string, n int, start, end syntax.Position, x ...syntax.Expr) *syntax.CallExpr {
+	fn := &r.names.next(1)[0]
+	*fn = syntax.Ident{NamePos: start, Name: name}
+	number := &r.numbers.next(1)[0]
+	*number = syntax.Literal{Token: syntax.INT, TokenPos: start, Value: int64(n)}
+	args := r.args.next(1 + len(x))
+	args[0] = number
+	copy(args[1:], x)
+	call := &r.calls.next(1)[0]
+	*call = syntax.CallExpr{Fn: fn, Lparen: start, Args: args, Rparen: end}
+	return call
+}
+
+// slab hands out memory of which it takes much at a time: nodes of a tree live and die together.
+type slab[T any] []T
+
+func (s *slab[T]) next(n int) []T {
+	if len(*s) < n {
+		*s = make([]T, 64)
 	}
-	return &syntax.CallExpr{Fn: &syntax.Ident{NamePos: start, Name: name}, Lparen: start, Args: args, Rparen: end}
+	out := (*s)[:n:n]
+	*s = (*s)[n:]
+	return out
 }
 
 func isComparison(op syntax.Token) bool {
@@ -282,21 +313,33 @@ func (r *rewriter) text(e syntax.Expr) string {
 	end := endOf(e)
 	var b strings.Builder
 	for n := int(start.Line); n <= int(end.Line) && n <= len(r.lines) && b.Len() <= maxSource; n++ {
-		runes := r.lines[n-1]
-		from, to := 0, len(runes)
+		from, to := 0, len(r.lines[n-1])
 		if n == int(end.Line) {
-			to = min(to, int(end.Col)-1)
+			to = int(end.Col) - 1
 		}
 		if n == int(start.Line) {
-			from = min(int(start.Col)-1, to)
+			from = int(start.Col) - 1
 		} else {
 			b.WriteByte(' ')
 		}
-		from = max(from, 0)
-		to = min(max(to, from), from+maxSource+1) // a line may be long, and hold many conditions
-		b.WriteString(strings.TrimSpace(string(runes[from:to])))
+		b.WriteString(strings.TrimSpace(between(r.lines[n-1], from, min(to, from+maxSource+1)))) // a line may be long, and hold many conditions
 	}
 	return clip(strings.TrimSpace(b.String()), maxSource)
+}
+
+// between is what of a line stands from one character to before another.
+func between(line string, from, to int) string {
+	n, begin := 0, len(line)
+	for i := range line {
+		if n == from {
+			begin = i
+		}
+		if n >= to {
+			return line[min(begin, i):i]
+		}
+		n++
+	}
+	return line[begin:]
 }
 
 // endOf is the end of e; Span leaves out the closing bracket of an index, a slice and a tuple.

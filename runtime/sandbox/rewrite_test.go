@@ -29,13 +29,10 @@ type reports struct{ lines []string }
 func (r *reports) Error(args ...any) { r.lines = append(r.lines, fmt.Sprint(args...)) }
 
 // execute runs a chunk, rewritten or not, and describes everything that can be observed.
-func execute(opts syntax.FileOptions, path, src string, rewrite bool) (seen []string, tr *tracer) {
+func execute(opts syntax.FileOptions, path, src string, rewritten bool) (seen []string, tr *tracer) {
 	tr = &tracer{note: func(int, int) {}, flush: func(wire.Events) error { return nil }, drop: func(starlark.Value, value.Pos, int, bool) error { return nil }}
 	var r reports
 	predeclared := starlark.StringDict{"struct": starlark.NewBuiltin("struct", starlarkstruct.Make)}
-	if rewrite {
-		maps.Copy(predeclared, tr.hooks())
-	}
 	thread := &starlark.Thread{
 		Print: func(_ *starlark.Thread, s string) { r.lines = append(r.lines, "print "+s) },
 		Load: func(_ *starlark.Thread, m string) (starlark.StringDict, error) {
@@ -57,8 +54,8 @@ func execute(opts syntax.FileOptions, path, src string, rewrite bool) (seen []st
 	if err != nil {
 		return []string{err.Error()}, tr
 	}
-	if rewrite {
-		newRewriter(tr, 0, path, src).rewrite(f)
+	if rewritten {
+		maps.Copy(predeclared, tr.hooks(tr.file(rewrite(f, path, src))))
 	}
 	prog, err := starlark.FileProgram(f, predeclared.Has)
 	if err != nil {
@@ -115,8 +112,10 @@ func TestSameBehaviour(t *testing.T) {
 			if strings.Contains(strings.Join(want, "\n"), "Traceback") {
 				failing++
 			}
-			statements += len(tr.statements)
-			conditions += len(tr.conditions)
+			for _, f := range tr.files {
+				statements += len(f.statements)
+				conditions += len(f.conditions)
+			}
 		}
 	}
 	t.Logf("%d chunks, %d of them end in an error; %d statements, %d conditions", chunks, failing, statements, conditions)
@@ -183,7 +182,7 @@ func TestCaps(t *testing.T) {
 	if tr.events < maxEvents || tr.events > mostEvents {
 		t.Errorf("%d events", tr.events)
 	}
-	for _, c := range tr.conditions {
+	for _, c := range tr.files[0].arms {
 		if !c.yes || !c.no {
 			t.Fatalf("%+v", c)
 		}
@@ -208,16 +207,15 @@ func FuzzRewrite(f *testing.F) {
 	f.Add("def f(a, b = 1, *c, d, **e):\n    while a: pass\n    f(*c, **e)\n    return {1: a, 'x': b}[1].c[1:2:3]\n")
 	f.Fuzz(func(t *testing.T, src string) {
 		opts := syntax.FileOptions{Set: true, While: true, TopLevelControl: true, Recursion: true}
-		compile := func(rewrite bool) string {
+		compile := func(rewritten bool) string {
 			tree, err := opts.Parse("main.star", src, 0)
 			if err != nil {
 				return "" // nothing to rewrite
 			}
 			has := starlark.StringDict{}.Has
-			if rewrite {
-				tr := &tracer{note: func(int, int) {}}
-				newRewriter(tr, 0, "main.star", src).rewrite(tree)
-				has = tr.hooks().Has
+			if rewritten {
+				rewrite(tree, "main.star", src)
+				has = isHook
 			}
 			if _, err = starlark.FileProgram(tree, has); err != nil {
 				return err.Error()

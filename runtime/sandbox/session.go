@@ -40,6 +40,7 @@ type session struct {
 	predecl starlark.StringDict
 	tracer  *tracer
 
+	kept    map[string]*program // of the run before: what has not changed is not compiled again
 	files   map[string]*file
 	paths   []string // in the order of loading; the index is the file's number
 	chain   []string // files that are being loaded
@@ -47,21 +48,29 @@ type session struct {
 	over    bool // out of steps
 }
 
+// file is one file in one run.
 type file struct {
+	*program
 	number  int
-	text    string
-	calls   map[[2]int32]*syntax.CallExpr // by the position of the opening parenthesis
-	tree    *syntax.File
-	doc     string
-	defs    []string
 	globals starlark.StringDict // nil while it is being loaded
+}
+
+// program is a file as it was compiled.
+type program struct {
+	text  string
+	tree  *syntax.File
+	calls map[[2]int32]*syntax.CallExpr // by the position of the opening parenthesis
+	doc   string
+	defs  []string
+	sites *sites
+	code  *starlark.Program
 }
 
 // beat is how many steps pass between two signs of life.
 const beat = 50_000
 
-func newSession(e engine, vocab *wire.Vocabulary, steps uint64) *session {
-	s := &session{engine: e, vocab: vocab, steps: steps, files: map[string]*file{}}
+func newSession(e engine, vocab *wire.Vocabulary, steps uint64, kept map[string]*program) *session {
+	s := &session{engine: e, vocab: vocab, steps: steps, kept: kept, files: map[string]*file{}}
 	s.tracer = &tracer{note: e.note, flush: e.events, drop: s.dropped}
 	s.thread = &starlark.Thread{Name: "runbook", Load: s.load, Print: s.print}
 	s.thread.SetMaxExecutionSteps(min(beat, steps))
@@ -92,7 +101,6 @@ func (s *session) predeclared() starlark.StringDict {
 		}
 		names[m.Name] = &namespace{name: m.Name, members: members}
 	}
-	maps.Copy(names, s.tracer.hooks())
 	return names
 }
 
@@ -189,18 +197,24 @@ func (s *session) open(path string, pos value.Pos) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &file{number: len(s.paths), text: text}
+	f := &file{program: &program{text: text}, number: len(s.paths)}
+	if p := s.kept[path]; p != nil && p.text == text {
+		f.program = p
+	}
 	s.files[path] = f
 	s.paths = append(s.paths, path)
 	s.chain = append(s.chain, path)
 	defer func() { s.chain = s.chain[:len(s.chain)-1] }()
 
 	s.engine.note(f.number, 0)
-	prog, err := s.compile(path, f)
-	if err != nil {
-		return nil, err
+	if f.code == nil {
+		if err := f.compile(path, s.predecl.Has); err != nil {
+			return nil, err
+		}
 	}
-	globals, err := prog.Init(s.thread, s.predecl)
+	names := maps.Clone(s.predecl)
+	maps.Copy(names, s.tracer.hooks(s.tracer.file(f.sites)))
+	globals, err := f.code.Init(s.thread, names)
 	if err != nil {
 		return nil, err
 	}
@@ -209,22 +223,37 @@ func (s *session) open(path string, pos value.Pos) (*file, error) {
 	return f, nil
 }
 
-func (s *session) compile(path string, f *file) (*starlark.Program, error) {
-	tree, err := dialect.Parse(path, f.text, 0)
-	if err != nil {
-		return nil, err
+func (p *program) compile(path string, predeclared func(name string) bool) (err error) {
+	if p.tree, err = dialect.Parse(path, p.text, 0); err != nil {
+		return err
 	}
-	f.tree = tree
-	f.doc, f.defs = describe(tree)
-	f.calls = map[[2]int32]*syntax.CallExpr{}
-	syntax.Walk(tree, func(n syntax.Node) bool {
+	p.doc, p.defs = describe(p.tree)
+	p.calls = map[[2]int32]*syntax.CallExpr{}
+	syntax.Walk(p.tree, func(n syntax.Node) bool {
 		if c, ok := n.(*syntax.CallExpr); ok {
-			f.calls[[2]int32{c.Lparen.Line, c.Lparen.Col}] = c
+			p.calls[[2]int32{c.Lparen.Line, c.Lparen.Col}] = c
 		}
 		return true
 	})
-	newRewriter(s.tracer, f.number, path, f.text).rewrite(tree)
-	return starlark.FileProgram(tree, s.predecl.Has)
+	p.sites = rewrite(p.tree, path, p.text)
+	p.code, err = starlark.FileProgram(p.tree, func(name string) bool { return isHook(name) || predeclared(name) })
+	return err
+}
+
+// maxKept is how many bytes of source a worker keeps compiled from one run to the next: what it keeps counts against its memory.
+const maxKept = 64 << 10
+
+// programs are what the next run need not compile again, if this one was all about a few files.
+func (s *session) programs() map[string]*program {
+	kept, size := make(map[string]*program, len(s.files)), 0
+	for path, f := range s.files {
+		kept[path] = f.program
+		size += len(f.text)
+	}
+	if size > maxKept {
+		return nil
+	}
+	return kept
 }
 
 // describe returns the docstring of a file and the names of its functions.

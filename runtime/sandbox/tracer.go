@@ -22,18 +22,34 @@ const (
 	eventBatch    = 500     // sent together
 )
 
+// sites are the places of one file that its hooks tell of, each by its index.
+type sites struct {
+	statements []statement
+	conditions []condition
+}
+
 type statement struct {
-	file, line int
-	pos        value.Pos
-	top, ran   bool
+	pos value.Pos
+	top bool
 }
 
 type condition struct {
-	file    int
 	pos     value.Pos
 	source  string
 	operand [2]string // source of the operands that are not literals; of the whole, in [0], if it does not compare
-	seen    [2]string // their last values
+	given   [2]int    // which argument of its hook an operand is; 0: it has a hook of its own
+}
+
+// fileTrace is what was seen of one file in one run.
+type fileTrace struct {
+	*sites
+	file int    // its number
+	ran  []bool // of each statement
+	arms []arms // of each condition
+}
+
+type arms struct {
+	seen    [2]string // the last values of the operands
 	events  int
 	yes, no bool
 }
@@ -44,8 +60,7 @@ type tracer struct {
 	drop  dropped                 // judges a value that nothing uses
 	flush func(wire.Events) error // sends a batch
 
-	statements []statement
-	conditions []condition
+	files []*fileTrace
 
 	pending wire.Events
 	events  int // recorded so far
@@ -55,81 +70,86 @@ type tracer struct {
 // dropped is told the value of an expression statement, where it is and whether that is the top level.
 type dropped func(x starlark.Value, pos value.Pos, file int, top bool) error
 
-func (t *tracer) addStatement(s statement) int {
-	t.statements = append(t.statements, s)
-	return len(t.statements) - 1
+// file begins to trace a file, the next in number.
+func (t *tracer) file(s *sites) *fileTrace {
+	f := &fileTrace{sites: s, file: len(t.files), ran: make([]bool, len(s.statements)), arms: make([]arms, len(s.conditions))}
+	t.files = append(t.files, f)
+	return f
 }
 
-func (t *tracer) addCondition(c condition) int {
-	t.conditions = append(t.conditions, c)
-	return len(t.conditions) - 1
+// isHook says whether a name is one of the hooks.
+func isHook(name string) bool {
+	switch name {
+	case hookStmt, hookCond, hookLeft, hookRite, hookDrop:
+		return true
+	}
+	return false
 }
 
-// hooks are the predeclared functions that rewritten code calls.
-func (t *tracer) hooks() starlark.StringDict {
+// hooks are the predeclared functions that the rewritten code of a file calls.
+func (t *tracer) hooks(f *fileTrace) starlark.StringDict {
 	type body func(n int, args starlark.Tuple) (starlark.Value, error)
 	hooks := starlark.StringDict{}
-	for name, f := range map[string]body{
-		hookStmt: t.onStmt, hookCond: t.onCond, hookDrop: t.onDrop,
-		hookLeft: func(n int, args starlark.Tuple) (starlark.Value, error) { return t.onOperand(n, 0, args[1]) },
-		hookRite: func(n int, args starlark.Tuple) (starlark.Value, error) { return t.onOperand(n, 1, args[1]) },
+	for name, body := range map[string]body{
+		hookStmt: func(n int, _ starlark.Tuple) (starlark.Value, error) {
+			f.ran[n] = true
+			t.note(f.file, f.statements[n].pos.Line)
+			return starlark.None, nil
+		},
+		hookDrop: func(n int, args starlark.Tuple) (starlark.Value, error) {
+			s := &f.statements[n]
+			return args[1], t.drop(args[1], s.pos, f.file, s.top)
+		},
+		hookCond: func(n int, args starlark.Tuple) (starlark.Value, error) { return t.onCond(f, n, args) },
+		hookLeft: func(n int, args starlark.Tuple) (starlark.Value, error) { return t.onOperand(f, n, 0, args[1]) },
+		hookRite: func(n int, args starlark.Tuple) (starlark.Value, error) { return t.onOperand(f, n, 1, args[1]) },
 	} {
 		hooks[name] = starlark.NewBuiltin(name, func(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
 			n, _ := args[0].(starlark.Int).Int64()
-			return f(int(n), args)
+			return body(int(n), args)
 		})
 	}
 	return hooks
 }
 
-func (t *tracer) onStmt(n int, _ starlark.Tuple) (starlark.Value, error) {
-	s := &t.statements[n]
-	s.ran = true
-	t.note(s.file, s.line)
-	return starlark.None, nil
-}
-
-func (t *tracer) onDrop(n int, args starlark.Tuple) (starlark.Value, error) {
-	s := &t.statements[n]
-	return args[1], t.drop(args[1], s.pos, s.file, s.top)
-}
-
-func (t *tracer) onOperand(n, side int, x starlark.Value) (starlark.Value, error) {
-	if c := &t.conditions[n]; t.wants(c) {
+func (t *tracer) onOperand(f *fileTrace, n, side int, x starlark.Value) (starlark.Value, error) {
+	if a := &f.arms[n]; t.wants(a) {
 		// Rendered at once: the value may change before the condition is decided.
-		c.seen[side] = convert.Render(x, maxValue)
+		a.seen[side] = convert.Render(x, maxValue)
 	}
 	return x, nil
 }
 
-// wants says whether the next event of c can be recorded.
-func (t *tracer) wants(c *condition) bool {
-	return c.events < maxPerSite && t.events < maxEvents || (!c.yes || !c.no) && t.events < mostEvents
+// wants says whether the next event of a condition can be recorded.
+func (t *tracer) wants(a *arms) bool {
+	return a.events < maxPerSite && t.events < maxEvents || (!a.yes || !a.no) && t.events < mostEvents
 }
 
-func (t *tracer) onCond(n int, args starlark.Tuple) (starlark.Value, error) {
-	x := args[1]
-	c := &t.conditions[n]
-	result, first := "false", !c.no
+func (t *tracer) onCond(f *fileTrace, n int, args starlark.Tuple) (starlark.Value, error) {
+	x, c, a := args[1], &f.conditions[n], &f.arms[n]
+	result, first := "false", !a.no
 	if x.Truth() {
-		result, first = "true", !c.yes
-		c.yes = true
+		result, first = "true", !a.yes
+		a.yes = true
 	} else {
-		c.no = true
+		a.no = true
 	}
-	if (!first || t.events >= mostEvents) && (c.events >= maxPerSite || t.events >= maxEvents) {
+	if (!first || t.events >= mostEvents) && (a.events >= maxPerSite || t.events >= maxEvents) {
 		t.pending.Dropped++
 		return x, nil
 	}
-	c.events++
+	a.events++
 	e := wire.Event{Kind: "branch", Pos: c.pos, Source: c.source, Result: result}
 	if c.operand[0] == c.source && c.source != "" { // it does not compare: the operand is the condition
-		c.seen[0] = convert.Render(x, maxValue)
+		a.seen[0] = convert.Render(x, maxValue)
 	}
 	for side, source := range c.operand {
+		if c.given[side] > 0 {
+			a.seen[side] = convert.Render(args[c.given[side]], maxValue)
+		}
 		if source != "" && t.bytes < maxEventBytes {
-			e.Values = append(e.Values, wire.Seen{Source: source, Value: c.seen[side]})
-			t.bytes += len(c.seen[side])
+			e.Values = append(e.Values, wire.Seen{Source: source, Value: a.seen[side]})
+			t.bytes += len(a.seen[side])
 		}
 	}
 	return x, t.add(e)
@@ -167,22 +187,24 @@ func (t *tracer) coverage(paths []string) []wire.Coverage {
 	for i, p := range paths {
 		list[i].Path = p
 	}
-	for _, s := range t.statements {
-		c := &list[s.file]
-		c.Statements = append(c.Statements, s.line)
-		if s.ran {
-			c.Ran = append(c.Ran, s.line)
+	for _, f := range t.files {
+		c := &list[f.file]
+		c.Statements = make([]int, len(f.statements))
+		c.Ran = make([]int, 0, len(f.statements))
+		for i, s := range f.statements {
+			c.Statements[i] = s.pos.Line
+			if f.ran[i] {
+				c.Ran = append(c.Ran, s.pos.Line)
+			}
 		}
-	}
-	for i := range list {
-		slices.Sort(list[i].Statements)
-		list[i].Statements = slices.Compact(list[i].Statements)
-		slices.Sort(list[i].Ran)
-		list[i].Ran = slices.Compact(list[i].Ran)
-	}
-	for _, x := range t.conditions {
-		c := &list[x.file]
-		c.Conditions = append(c.Conditions, wire.Arm{Pos: x.pos, Source: x.source, True: x.yes, False: x.no})
+		slices.Sort(c.Statements)
+		c.Statements = slices.Compact(c.Statements)
+		slices.Sort(c.Ran)
+		c.Ran = slices.Compact(c.Ran)
+		c.Conditions = make([]wire.Arm, len(f.conditions))
+		for i, x := range f.conditions {
+			c.Conditions[i] = wire.Arm{Pos: x.pos, Source: x.source, True: f.arms[i].yes, False: f.arms[i].no}
+		}
 	}
 	return list
 }

@@ -60,7 +60,7 @@ func ServeWorker() int {
 			return exitBad
 		}
 		if m.Run.Vocabulary != nil {
-			w.vocab = m.Run.Vocabulary
+			w.vocab, w.kept = m.Run.Vocabulary, nil
 		}
 		if err := w.run(m.Run); err != nil {
 			return exitBad
@@ -74,6 +74,7 @@ type served struct {
 	in    *bufio.Reader
 	out   *os.File
 	vocab *wire.Vocabulary
+	kept  map[string]*program // compiled in the last run, with this vocabulary
 	page  *page
 	base  uint64 // bytes of heap before any script
 	busy  atomic.Bool
@@ -137,8 +138,11 @@ func (w *served) run(r *wire.Run) error {
 	renewTime(w.hello)
 	w.busy.Store(true)
 	defer w.busy.Store(false)
-	s := newSession(w, w.vocab, w.hello.Steps)
+	s := newSession(w, w.vocab, w.hello.Steps, w.kept)
 	done := w.evaluate(s, r)
+	if w.kept = nil; done.Problem == nil {
+		w.kept = s.programs()
+	}
 	done.Steps = s.thread.ExecutionSteps()
 	done.Events = s.tracer.take()
 	done.Coverage = s.tracer.coverage(s.paths)
