@@ -1,13 +1,16 @@
 package pluginhost
 
 import (
-	"bytes"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
+	"runtime"
 	"slices"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
@@ -37,8 +40,8 @@ type lockDocument struct {
 }
 
 type lockPlugin struct {
-	SHA256   string          `json:"sha256"`
-	Manifest json.RawMessage `json:"manifest"` // the message of the plugin protocol, in protobuf's JSON
+	SHA256   string         `json:"sha256"`
+	Manifest jsontext.Value `json:"manifest"` // the message of the plugin protocol, in protobuf's JSON
 }
 
 var isSHA256 = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -53,29 +56,29 @@ func DecodeLock(data []byte) (Lock, error) {
 		return nil, bad("larger than %d MiB", MaxLock>>20)
 	}
 	var doc lockDocument
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&doc); err != nil {
-		return nil, bad("%v", err)
-	}
-	if d.More() {
-		return nil, bad("there is more behind its end")
+	if err := json.Unmarshal(data, &doc, json.RejectUnknownMembers(true)); err != nil {
+		return nil, bad("%s", where(err))
 	}
 	if doc.Version != 1 {
 		return nil, bad("its version is %d; this program knows 1", doc.Version)
 	}
+	manifests, wrong := make([]sdk.Manifest, len(doc.Plugins)), make([]error, len(doc.Plugins))
+	var g errgroup.Group // there may be many, and large ones
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, p := range doc.Plugins {
+		g.Go(func() error {
+			manifests[i], wrong[i] = p.manifest()
+			return nil
+		})
+	}
+	_ = g.Wait()
 	l := Lock{}
 	for i, p := range doc.Plugins {
-		var pm pluginpb.Manifest
-		if err := protojson.Unmarshal(p.Manifest, &pm); err != nil {
-			return nil, bad("plugin %d: its manifest cannot be read", i+1) // protobuf words its errors differently each time
-		}
-		m, err := sdk.DecodeManifest(&pm)
-		if err == nil {
-			err = CheckManifest(m.Name, m)
-		}
+		m, err := manifests[i], wrong[i]
 		_, twice := l[m.Name]
 		switch {
+		case errors.Is(err, errUnreadable):
+			return nil, bad("plugin %d: its manifest cannot be read", i+1)
 		case err != nil:
 			return nil, bad("%v", err)
 		case twice:
@@ -86,6 +89,35 @@ func DecodeLock(data []byte) (Lock, error) {
 		l[m.Name] = Locked{SHA256: p.SHA256, Manifest: m}
 	}
 	return l, nil
+}
+
+// where words an error of the document for people, who need not know what it was to be read into.
+func where(err error) string {
+	semantic, syntactic := (*json.SemanticError)(nil), (*jsontext.SyntacticError)(nil)
+	switch {
+	case errors.As(err, &semantic) && semantic.Err != nil:
+		return fmt.Sprintf("in %q: %v", semantic.JSONPointer, semantic.Err)
+	case errors.As(err, &semantic):
+		return fmt.Sprintf("%q does not belong where it is", semantic.JSONPointer)
+	case errors.As(err, &syntactic):
+		return fmt.Sprintf("byte %d, in %q: %v", syntactic.ByteOffset, syntactic.JSONPointer, syntactic.Err)
+	}
+	return err.Error()
+}
+
+// errUnreadable stands for an error of protobuf, which words them differently each time.
+var errUnreadable = errors.New("it cannot be read")
+
+func (p lockPlugin) manifest() (sdk.Manifest, error) {
+	var pm pluginpb.Manifest
+	if err := protojson.Unmarshal(p.Manifest, &pm); err != nil {
+		return sdk.Manifest{}, errUnreadable
+	}
+	m, err := sdk.DecodeManifest(&pm)
+	if err != nil {
+		return m, err
+	}
+	return m, CheckManifest(m.Name, m)
 }
 
 // Encode writes the lock, always in the same way.
@@ -103,7 +135,7 @@ func (l Lock) Encode() ([]byte, error) {
 		doc.Plugins = append(doc.Plugins, lockPlugin{l[name].SHA256, text})
 	}
 	// Indenting also takes out the spaces that protobuf puts in at random.
-	text, err := json.MarshalIndent(doc, "", "  ")
+	text, err := json.Marshal(doc, jsontext.WithIndent("  "), jsontext.EscapeForHTML(true), jsontext.EscapeForJS(true))
 	if err != nil {
 		return nil, problem.Wrap(problem.Internal, err, "write %s", LockFile)
 	}
