@@ -1,6 +1,8 @@
 package sdk
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
@@ -52,4 +54,29 @@ type Param struct {
 	Required  bool        `json:"required,omitempty"`
 	Default   value.Value `json:"-"`
 	Sensitive bool        `json:"sensitive,omitempty"`
+}
+
+// Digest sums up a manifest: two with the same say the same, but two that say the same may differ in it. It is empty if a default cannot be written.
+// It spares the host a question, and the plugin an answer, which take a tenth of a plugin's start.
+func (m Manifest) Digest() string {
+	text := fmt.Appendf(nil, "%#v", m) // in which 12 may be an int or a float
+	for _, params := range append(m.params(), m.Config) {
+		for _, p := range params {
+			def, err := value.Marshal(p.Default)
+			if err != nil {
+				return ""
+			}
+			text = append(append(text, '\n'), def...)
+		}
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(text))
+}
+
+// params are those of each function.
+func (m Manifest) params() [][]Param {
+	all := make([][]Param, 0, len(m.Functions)+1)
+	for _, f := range m.Functions {
+		all = append(all, f.Params)
+	}
+	return all
 }

@@ -39,11 +39,15 @@ func (s *server) Describe(context.Context, *pluginpb.DescribeRequest) (*pluginpb
 }
 
 func (s *server) Configure(ctx context.Context, r *pluginpb.ConfigureRequest) (*pluginpb.ConfigureResponse, error) {
+	m, err := s.p.Manifest()
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
 	if err := s.configure(ctx, r.GetConfig()); err != nil {
-		return &pluginpb.ConfigureResponse{Diagnostics: diagnostics(err)}, nil
+		return &pluginpb.ConfigureResponse{ManifestDigest: m.Digest(), Diagnostics: diagnostics(err)}, nil
 	}
 	s.p.ready.Store(true)
-	return &pluginpb.ConfigureResponse{}, nil
+	return &pluginpb.ConfigureResponse{ManifestDigest: m.Digest()}, nil
 }
 
 func (s *server) configure(ctx context.Context, c *pluginpb.Dict) error {

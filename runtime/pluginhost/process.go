@@ -151,34 +151,49 @@ func (p *process) bounded(fn func() error) error {
 	}
 }
 
-// introduce asks who it is and configures it.
+// introduce configures it and hears who it is.
 func (p *process) introduce(ctx context.Context) error {
-	d, err := p.rpc.Describe(ctx, &pluginpb.DescribeRequest{})
-	if err != nil {
-		return p.callError("describe", err)
-	}
-	if p.manifest, err = sdk.DecodeManifest(d.GetManifest()); err != nil {
-		return problem.Wrap(problem.PluginFailed, err, "plugin %s: its manifest", p.name)
-	}
-	if p.want != nil {
-		want, err := sdk.EncodeManifest(*p.want)
-		if err != nil {
-			return problem.Wrap(problem.Internal, err, "plugin %s: its manifest", p.name)
-		}
-		if !proto.Equal(want, d.GetManifest()) {
-			return problem.New(problem.PluginFailed, "plugin %s does not describe itself as it did when it was locked, or when this program began", p.name).
-				WithHint("a plugin's description must be the same each time: tell its author; if it is new: runbook plugin lock")
-		}
-	}
 	if p.config == nil {
-		return nil
+		return p.describe(ctx)
 	}
 	c, err := p.rpc.Configure(ctx, &pluginpb.ConfigureRequest{Config: p.config})
 	if err != nil {
 		return p.callError("configure", err)
 	}
+	if d := c.GetManifestDigest(); d != "" && d == p.want.Digest() {
+		p.manifest = *p.want
+	} else if err := p.describe(ctx); err != nil {
+		return err
+	}
 	if pr := pluginpb.ToProblem(c.GetDiagnostics(), problem.Project); pr != nil {
 		return p.secret.problem(pr, "plugin %s: configure", p.name)
+	}
+	return nil
+}
+
+func (p *process) describe(ctx context.Context) error {
+	d, err := p.rpc.Describe(ctx, &pluginpb.DescribeRequest{})
+	if err != nil {
+		return p.callError("describe", err)
+	}
+	return p.check(d.GetManifest())
+}
+
+// check refuses a plugin that says of itself what it should not.
+func (p *process) check(m *pluginpb.Manifest) (err error) {
+	if p.manifest, err = sdk.DecodeManifest(m); err != nil {
+		return problem.Wrap(problem.PluginFailed, err, "plugin %s: its manifest", p.name)
+	}
+	if p.want == nil {
+		return nil
+	}
+	want, err := sdk.EncodeManifest(*p.want)
+	if err != nil {
+		return problem.Wrap(problem.Internal, err, "plugin %s: its manifest", p.name)
+	}
+	if !proto.Equal(want, m) {
+		return problem.New(problem.PluginFailed, "plugin %s does not describe itself as it did when it was locked, or when this program began", p.name).
+			WithHint("a plugin's description must be the same each time: tell its author; if it is new: runbook plugin lock")
 	}
 	return nil
 }

@@ -762,10 +762,12 @@ func (x *ConfigureRequest) GetConfig() *Dict {
 }
 
 type ConfigureResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Diagnostics   []*Diagnostic          `protobuf:"bytes,1,rep,name=diagnostics,proto3" json:"diagnostics,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Diagnostics []*Diagnostic          `protobuf:"bytes,1,rep,name=diagnostics,proto3" json:"diagnostics,omitempty"`
+	// What sdk.Manifest.Digest makes of what Describe says. Unless it is what the host expects, or if it is unset, the host asks Describe.
+	ManifestDigest string `protobuf:"bytes,2,opt,name=manifest_digest,json=manifestDigest,proto3" json:"manifest_digest,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ConfigureResponse) Reset() {
@@ -803,6 +805,13 @@ func (x *ConfigureResponse) GetDiagnostics() []*Diagnostic {
 		return x.Diagnostics
 	}
 	return nil
+}
+
+func (x *ConfigureResponse) GetManifestDigest() string {
+	if x != nil {
+		return x.ManifestDigest
+	}
+	return ""
 }
 
 type QueryRequest struct {
@@ -2494,9 +2503,10 @@ const file_plugin_proto_rawDesc = "" +
 	"\x04hint\x18\x04 \x01(\tR\x04hint\x12\x16\n" +
 	"\x06detail\x18\x05 \x03(\tR\x06detail\"C\n" +
 	"\x10ConfigureRequest\x12/\n" +
-	"\x06config\x18\x01 \x01(\v2\x17.runbook.plugin.v1.DictR\x06config\"T\n" +
+	"\x06config\x18\x01 \x01(\v2\x17.runbook.plugin.v1.DictR\x06config\"}\n" +
 	"\x11ConfigureResponse\x12?\n" +
-	"\vdiagnostics\x18\x01 \x03(\v2\x1d.runbook.plugin.v1.DiagnosticR\vdiagnostics\"W\n" +
+	"\vdiagnostics\x18\x01 \x03(\v2\x1d.runbook.plugin.v1.DiagnosticR\vdiagnostics\x12'\n" +
+	"\x0fmanifest_digest\x18\x02 \x01(\tR\x0emanifestDigest\"W\n" +
 	"\fQueryRequest\x12\x1a\n" +
 	"\bfunction\x18\x01 \x01(\tR\bfunction\x12+\n" +
 	"\x04args\x18\x02 \x01(\v2\x17.runbook.plugin.v1.DictR\x04args\"\x80\x01\n" +

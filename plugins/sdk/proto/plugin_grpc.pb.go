@@ -43,7 +43,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type PluginClient interface {
-	// Describe says what the plugin offers. It needs no configuration, reads nothing and always answers the same.
+	// Describe says what the plugin offers. It may be called at any time, needs no configuration, reads nothing and always answers the same.
 	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
 	// Configure is called once, before anything but Describe. Secrets arrive here and nowhere else.
 	Configure(ctx context.Context, in *ConfigureRequest, opts ...grpc.CallOption) (*ConfigureResponse, error)
@@ -146,7 +146,7 @@ func (c *pluginClient) Probe(ctx context.Context, in *ProbeRequest, opts ...grpc
 // All implementations must embed UnimplementedPluginServer
 // for forward compatibility.
 type PluginServer interface {
-	// Describe says what the plugin offers. It needs no configuration, reads nothing and always answers the same.
+	// Describe says what the plugin offers. It may be called at any time, needs no configuration, reads nothing and always answers the same.
 	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
 	// Configure is called once, before anything but Describe. Secrets arrive here and nowhere else.
 	Configure(context.Context, *ConfigureRequest) (*ConfigureResponse, error)
