@@ -66,7 +66,7 @@ func newRunDir(parent string, mode os.FileMode) (*runDir, error) {
 		}
 	}
 	// The lock of the parent keeps a directory that was just made, and is not locked yet, from being swept.
-	parentLock, err := lockFile(filepath.Join(parent, "lock"), true)
+	parentLock, err := lockFile(filepath.Join(parent, "lock"))
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func newRunDir(parent string, mode os.FileMode) (*runDir, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockFile(filepath.Join(path, "lock"), false)
+	lock, err := lockDir(path)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func sweep(parent string) {
 			continue
 		}
 		dir := filepath.Join(parent, e.Name())
-		if lock, err := lockFile(filepath.Join(dir, "lock"), false); err == nil {
+		if lock, err := lockDir(dir); err == nil {
 			_ = os.RemoveAll(dir)
 			_ = lock.Close()
 		}

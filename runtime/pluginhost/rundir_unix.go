@@ -9,26 +9,34 @@ import (
 )
 
 // lockFile creates and locks a file. Closing it unlocks.
-func lockFile(path string, wait bool) (*os.File, error) {
+func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	how := syscall.LOCK_EX
-	if !wait {
-		how |= syscall.LOCK_NB
+	return flock(f, syscall.LOCK_EX)
+}
+
+// lockDir locks a directory itself, unless another has.
+func lockDir(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
 	}
+	return flock(f, syscall.LOCK_EX|syscall.LOCK_NB)
+}
+
+func flock(f *os.File, how int) (*os.File, error) {
 	for {
-		err = syscall.Flock(int(f.Fd()), how)
-		if err != syscall.EINTR { //nolint:errorlint // a bare errno
-			break
+		err := syscall.Flock(int(f.Fd()), how)
+		switch {
+		case err == nil:
+			return f, nil
+		case err != syscall.EINTR:
+			_ = f.Close()
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
 	}
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return f, nil
 }
 
 // private refuses a directory that somebody else owns or can write to: a stranger could put a socket there.
