@@ -55,7 +55,7 @@ func execute(opts syntax.FileOptions, path, src string, rewritten bool) (seen []
 		return []string{err.Error()}, tr
 	}
 	if rewritten {
-		maps.Copy(predeclared, tr.hooks(tr.file(rewrite(f, path, src))))
+		maps.Copy(predeclared, tr.hooks(tr.file(0, rewrite(f, path, src))))
 	}
 	prog, err := starlark.FileProgram(f, predeclared.Has)
 	if err != nil {

@@ -213,7 +213,7 @@ func (s *session) open(path string, pos value.Pos) (*file, error) {
 		}
 	}
 	names := maps.Clone(s.predecl)
-	maps.Copy(names, s.tracer.hooks(s.tracer.file(f.sites)))
+	maps.Copy(names, s.tracer.hooks(s.tracer.file(f.number, f.sites)))
 	globals, err := f.code.Init(s.thread, names)
 	if err != nil {
 		return nil, err
@@ -240,17 +240,18 @@ func (p *program) compile(path string, predeclared func(name string) bool) (err 
 	return err
 }
 
-// maxKept is how many bytes of source a worker keeps compiled from one run to the next: what it keeps counts against its memory.
-const maxKept = 64 << 10
+// keptShare is which part of its memory the source may be that a worker keeps compiled from one run to the next: about a hundred times as much
+// is what comes of it, and counts.
+const keptShare = 2048
 
-// programs are what the next run need not compile again, if this one was all about a few files.
-func (s *session) programs() map[string]*program {
-	kept, size := make(map[string]*program, len(s.files)), 0
+// programs are what the next run need not compile again, if this one was all about a few small files.
+func (s *session) programs(memory int64) map[string]*program {
+	kept, size := make(map[string]*program, len(s.files)), int64(0)
 	for path, f := range s.files {
 		kept[path] = f.program
-		size += len(f.text)
+		size += int64(len(f.text))
 	}
-	if size > maxKept {
+	if size > memory/keptShare {
 		return nil
 	}
 	return kept

@@ -70,9 +70,9 @@ type tracer struct {
 // dropped is told the value of an expression statement, where it is and whether that is the top level.
 type dropped func(x starlark.Value, pos value.Pos, file int, top bool) error
 
-// file begins to trace a file, the next in number.
-func (t *tracer) file(s *sites) *fileTrace {
-	f := &fileTrace{sites: s, file: len(t.files), ran: make([]bool, len(s.statements)), arms: make([]arms, len(s.conditions))}
+// file begins to trace a file.
+func (t *tracer) file(number int, s *sites) *fileTrace {
+	f := &fileTrace{sites: s, file: number, ran: make([]bool, len(s.statements)), arms: make([]arms, len(s.conditions))}
 	t.files = append(t.files, f)
 	return f
 }

@@ -141,7 +141,7 @@ func (w *served) run(r *wire.Run) error {
 	s := newSession(w, w.vocab, w.hello.Steps, w.kept)
 	done := w.evaluate(s, r)
 	if w.kept = nil; done.Problem == nil {
-		w.kept = s.programs()
+		w.kept = s.programs(w.hello.Memory)
 	}
 	done.Steps = s.thread.ExecutionSteps()
 	done.Events = s.tracer.take()
