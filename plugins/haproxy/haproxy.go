@@ -10,6 +10,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
@@ -48,7 +49,7 @@ func New() *sdk.Plugin {
 type plugin struct{ config config }
 
 // name is HAProxy's rule for names of proxies and servers.
-var name = regexp.MustCompile(`^[A-Za-z0-9_.:-]+$`)
+var name = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_.:-]+$`) })
 
 func (x *plugin) configure(_ context.Context, c config) error {
 	if !strings.HasPrefix(c.Socket, "/") {
@@ -71,7 +72,7 @@ func (x *plugin) configure(_ context.Context, c config) error {
 // split checks the name of a server.
 func split(server string) (backend, srv string, err error) {
 	backend, srv, _ = strings.Cut(server, "/")
-	if !name.MatchString(backend) || !name.MatchString(srv) {
+	if !name().MatchString(backend) || !name().MatchString(srv) {
 		return "", "", problem.New(problem.Argument, "server: %.80q is not backend/server", server)
 	}
 	return backend, srv, nil
@@ -90,7 +91,7 @@ type serversArgs struct {
 }
 
 func (x *plugin) servers(ctx context.Context, a serversArgs) ([]server, error) {
-	if a.Backend != "" && !name.MatchString(a.Backend) {
+	if a.Backend != "" && !name().MatchString(a.Backend) {
 		return nil, problem.New(problem.Argument, "backend: %.80q cannot be the name of a backend", a.Backend)
 	}
 	found, err := x.look(ctx, a.Backend)

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,8 +36,8 @@ type object struct {
 }
 
 var (
-	backendName   = regexp.MustCompile(`^(\d{1,10})/(\d{1,18})$`)
-	statementName = regexp.MustCompile(`^(\d{1,10})/(\d{1,18})/([1-9]\d{0,17})$`)
+	backendName   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(\d{1,10})/(\d{1,18})$`) })
+	statementName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(\d{1,10})/(\d{1,18})/([1-9]\d{0,17})$`) })
 )
 
 func parse(what, name string, form *regexp.Regexp) (object, error) {
@@ -80,7 +81,7 @@ var (
 )
 
 func (x *plugin) cancel(call *sdk.Call, a statementArgs) (session, error) {
-	o, err := parse("statement", a.Statement, statementName)
+	o, err := parse("statement", a.Statement, statementName())
 	if err != nil {
 		return session{}, err
 	}
@@ -88,7 +89,7 @@ func (x *plugin) cancel(call *sdk.Call, a statementArgs) (session, error) {
 }
 
 func (x *plugin) terminate(call *sdk.Call, a backendArgs) (session, error) {
-	o, err := parse("backend", a.Backend, backendName)
+	o, err := parse("backend", a.Backend, backendName())
 	if err != nil {
 		return session{}, err
 	}
@@ -157,7 +158,7 @@ func (s session) said() string {
 }
 
 func (x *plugin) planCancel(ctx context.Context, _ sdk.Target, a statementArgs) (sdk.Plan, error) {
-	o, err := parse("statement", a.Statement, statementName)
+	o, err := parse("statement", a.Statement, statementName())
 	if err != nil {
 		return sdk.Plan{}, err
 	}
@@ -165,7 +166,7 @@ func (x *plugin) planCancel(ctx context.Context, _ sdk.Target, a statementArgs) 
 }
 
 func (x *plugin) planTerminate(ctx context.Context, _ sdk.Target, a backendArgs) (sdk.Plan, error) {
-	o, err := parse("backend", a.Backend, backendName)
+	o, err := parse("backend", a.Backend, backendName())
 	if err != nil {
 		return sdk.Plan{}, err
 	}
@@ -183,7 +184,7 @@ func (x *plugin) plan(ctx context.Context, v verb, o object) (sdk.Plan, error) {
 }
 
 func (x *plugin) probeCancel(ctx context.Context, p sdk.Probe, a statementArgs) (sdk.ProbeAnswer, error) {
-	o, err := parse("statement", a.Statement, statementName)
+	o, err := parse("statement", a.Statement, statementName())
 	if err != nil {
 		return sdk.ProbeAnswer{}, err
 	}
@@ -191,7 +192,7 @@ func (x *plugin) probeCancel(ctx context.Context, p sdk.Probe, a statementArgs) 
 }
 
 func (x *plugin) probeTerminate(ctx context.Context, p sdk.Probe, a backendArgs) (sdk.ProbeAnswer, error) {
-	o, err := parse("backend", a.Backend, backendName)
+	o, err := parse("backend", a.Backend, backendName())
 	if err != nil {
 		return sdk.ProbeAnswer{}, err
 	}

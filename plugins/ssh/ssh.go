@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -53,14 +54,14 @@ func New() *sdk.Plugin {
 type plugin struct{ config config }
 
 // variable is what every shell takes for the name of a variable.
-var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var variable = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`) })
 
 func (x *plugin) configure(_ context.Context, c config) error {
 	if err := errors.Join(c.Commands.Check("commands", true), c.Reads.Check("reads", false), c.remote().Check()); err != nil {
 		return err
 	}
 	for name, v := range c.Env {
-		if !variable.MatchString(name) || strings.HasPrefix(name, "RUNBOOK_") || strings.ContainsRune(v, 0) {
+		if !variable().MatchString(name) || strings.HasPrefix(name, "RUNBOOK_") || strings.ContainsRune(v, 0) {
 			return problem.New(problem.Project, "env: %q cannot be set", name)
 		}
 	}

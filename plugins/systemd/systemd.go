@@ -13,6 +13,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/dbus"
@@ -108,11 +109,13 @@ func (x *plugin) configure(_ context.Context, c config) error {
 }
 
 // unitName is systemd's rule for names, without the escapes that nobody writes by hand.
-var unitName = regexp.MustCompile(`^[A-Za-z0-9:_.\\@-]+\.(service|socket|target|timer|mount|automount|path|slice|scope|swap|device)$`)
+var unitName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9:_.\\@-]+\.(service|socket|target|timer|mount|automount|path|slice|scope|swap|device)$`)
+})
 
 func checkUnit(name string) error {
 	switch {
-	case unitName.MatchString(name) && len(name) <= 255:
+	case unitName().MatchString(name) && len(name) <= 255:
 		return nil
 	case name != "" && !strings.Contains(name, "."):
 		return problem.New(problem.Argument, "unit: %q has no ending", name).WithHint("write %q", name+".service")

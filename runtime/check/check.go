@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.starlark.net/syntax"
 
@@ -108,11 +109,11 @@ func (c *checker) refused(ctx context.Context, file string, err error) error {
 	return nil
 }
 
-var undefined = regexp.MustCompile(`^undefined: (\w+)`)
+var undefined = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^undefined: (\w+)`) })
 
 // forgotten adds to a name that is not defined from where it could be loaded.
 func (c *checker) forgotten(p *problem.Problem) *problem.Problem {
-	m := undefined.FindStringSubmatch(p.Message)
+	m := undefined().FindStringSubmatch(p.Message)
 	if m == nil || p.Hint != "" {
 		return p
 	}

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -44,7 +45,7 @@ type lockPlugin struct {
 	Manifest jsontext.Value `json:"manifest"` // the message of the plugin protocol, in protobuf's JSON
 }
 
-var isSHA256 = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var isSHA256 = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{64}$`) })
 
 // DecodeLock reads what Encode wrote, and refuses anything else.
 func DecodeLock(data []byte) (Lock, error) {
@@ -83,7 +84,7 @@ func DecodeLock(data []byte) (Lock, error) {
 			return nil, bad("%v", err)
 		case twice:
 			return nil, bad("plugin %s is there twice", m.Name)
-		case !isSHA256.MatchString(p.SHA256):
+		case !isSHA256().MatchString(p.SHA256):
 			return nil, bad("plugin %s: %.80q is not a SHA-256 in hex", m.Name, p.SHA256)
 		}
 		l[m.Name] = Locked{SHA256: p.SHA256, Manifest: m}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"sync"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 )
@@ -96,7 +97,7 @@ func shortEnough(parent string) string {
 }
 
 // ownName is how newRunDir names a directory.
-var ownName = regexp.MustCompile(`^r[0-9]+$`)
+var ownName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^r[0-9]+$`) })
 
 // sweep removes what hosts left that ended without tidying up. What cannot be removed does no harm.
 func sweep(parent string) {
@@ -105,7 +106,7 @@ func sweep(parent string) {
 		return
 	}
 	for _, e := range entries {
-		if !e.IsDir() || !ownName.MatchString(e.Name()) {
+		if !e.IsDir() || !ownName().MatchString(e.Name()) {
 			continue
 		}
 		dir := filepath.Join(parent, e.Name())

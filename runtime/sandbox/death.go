@@ -2,7 +2,9 @@ package sandbox
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
@@ -66,16 +68,16 @@ type end struct {
 // problem words the end of a worker that was not asked to end.
 func (e end) problem(l Limits, at value.Pos) *problem.Problem {
 	switch {
-	case e.cause == causeMemory || outOfMemory.MatchString(e.words):
+	case e.cause == causeMemory || outOfMemory().MatchString(e.words):
 		return overMemory(l.Memory).At(at)
-	case e.status == runtimeFailed && !ownFault.MatchString(e.words):
+	case e.status == runtimeFailed && !ownFault().MatchString(e.words):
 		// Where it cannot have memory the runtime may have none left to say so, or says it in words of its many callers.
 		p := overMemory(l.Memory).At(at)
 		if e.words != "" {
 			p.Detail = append(p.Detail, "its last words: "+clip(e.words, 300))
 		}
 		return p
-	case stackOverflow.MatchString(e.words):
+	case stackOverflow().MatchString(e.words):
 		return limitStack().At(at)
 	case e.cause == causeTime:
 		return overTime(l.Time).At(at)
@@ -97,9 +99,13 @@ func (e end) problem(l Limits, at value.Pos) *problem.Problem {
 const runtimeFailed = "exit status 2"
 
 var (
-	ownFault      = re(`panic: |concurrent map|all goroutines are asleep|sync: |stack exceeds|stack overflow`)
-	outOfMemory   = re(`out of memory|cannot allocate memory|SIGSEGV|unexpected fault address|mmap|newosproc|failed to create new OS thread|ThreadSanitizer|runtime: VirtualAlloc`)
-	stackOverflow = re(`stack exceeds|stack overflow`)
+	ownFault = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`panic: |concurrent map|all goroutines are asleep|sync: |stack exceeds|stack overflow`)
+	})
+	outOfMemory = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`out of memory|cannot allocate memory|SIGSEGV|unexpected fault address|mmap|newosproc|failed to create new OS thread|ThreadSanitizer|runtime: VirtualAlloc`)
+	})
+	stackOverflow = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`stack exceeds|stack overflow`) })
 )
 
 // panicProblem words a Go panic in the worker: some builtins answer a request for too much memory with one.

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.starlark.net/resolve"
 	"go.starlark.net/starlark"
@@ -73,13 +74,13 @@ func (s *session) frames(e *starlark.EvalError) []starlark.CallFrame {
 			list = append(list, fr)
 		}
 	}
-	if len(list) > 1 && notBegun.MatchString(e.Msg) {
+	if len(list) > 1 && notBegun().MatchString(e.Msg) {
 		return list[1:]
 	}
 	return list
 }
 
-var notBegun = regexp.MustCompile(`^function \S+ (accepts|missing|got|called)\b`)
+var notBegun = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^function \S+ (accepts|missing|got|called)\b`) })
 
 // where is the innermost place in a file.
 func (s *session) where(e *starlark.EvalError) value.Pos {
@@ -108,7 +109,7 @@ func (s *session) callers(e *starlark.EvalError) []string {
 	return lines
 }
 
-var undefined = regexp.MustCompile(`^undefined: (\w+)`)
+var undefined = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^undefined: (\w+)`) })
 
 // unresolved reports the first error of the resolver with the nearest name over all names, the others as details.
 func (s *session) unresolved(list resolve.ErrorList) *problem.Problem {
@@ -131,7 +132,7 @@ func (s *session) unresolved(list resolve.ErrorList) *problem.Problem {
 
 func (s *session) unresolvedOne(e resolve.Error) *problem.Problem {
 	pos := fromSyntax(e.Pos)
-	m := undefined.FindStringSubmatch(e.Msg)
+	m := undefined().FindStringSubmatch(e.Msg)
 	if m == nil {
 		return s.advise(problem.New(problem.Syntax, "%s", e.Msg).At(pos))
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/seed1de3961f/runbook/builtins/kit/convert"
@@ -188,7 +189,7 @@ func expectations(was, shown *trace.Target) string {
 	return b.String()
 }
 
-var notInName = regexp.MustCompile(`[^a-z0-9]+`)
+var notInName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[^a-z0-9]+`) })
 
 // text is the test with these expectations.
 func (d Decision) text(expected string) string {
@@ -198,7 +199,7 @@ func (d Decision) text(expected string) string {
 		outcomes = append(outcomes, t.Name+" "+spoken(string(t.Evaluation.Outcome)))
 	}
 	fmt.Fprintf(&b, "\"\"\"What run %s decided: %s.\"\"\"\n\n", d.Run, oneLine(strings.Join(outcomes, ", ")))
-	fmt.Fprintf(&b, "def test_run_%s(t):\n", notInName.ReplaceAllString(strings.ToLower(d.Run), "_"))
+	fmt.Fprintf(&b, "def test_run_%s(t):\n", notInName().ReplaceAllString(strings.ToLower(d.Run), "_"))
 	fmt.Fprintf(&b, "    t.now(%s)\n    t.metrics(%s)\n", literal(text(d.At.Format(time.RFC3339Nano))), literal(text(d.Recording)))
 	for _, line := range d.answers() {
 		fmt.Fprintf(&b, "    %s\n", line)
@@ -260,10 +261,10 @@ func (d Decision) answers() []string {
 	return out
 }
 
-var fires = regexp.MustCompile(`fires since (\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\dZ)`)
+var fires = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`fires since (\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\dZ)`) })
 
 func firesSince(why string) string {
-	if m := fires.FindStringSubmatch(why); m != nil {
+	if m := fires().FindStringSubmatch(why); m != nil {
 		return fmt.Sprintf(", since = %q", m[1]+"T"+m[2])
 	}
 	return ""

@@ -46,7 +46,9 @@ const (
 )
 
 // unsteady are queries whose answer at a time depends on the window in which it is asked, or whose order counts.
-var unsteady = regexp.MustCompile(`\b(start|end)\s*\(|\b(sort|sort_desc|sort_by_label|sort_by_label_desc|topk|bottomk|limitk|limit_ratio)\b`)
+var unsteady = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\b(start|end)\s*\(|\b(sort|sort_desc|sort_by_label|sort_by_label_desc|topk|bottomk|limitk|limit_ratio)\b`)
+})
 
 // instant is what an expression has at a time.
 func (m *memo) instant(ctx context.Context, expr string, at time.Time) ([]kit.Series, error) {
@@ -67,7 +69,7 @@ func (m *memo) over(ctx context.Context, expr string, start, end time.Time, step
 // answer cuts what is asked out of what is known, and makes more known if it is asked again. It is false for what has to be asked by itself.
 func (m *memo) answer(ctx context.Context, expr string, start, end time.Time, step time.Duration) ([]kit.Series, bool) {
 	longer, shorter := max(m.step, step), min(m.step, step)
-	if unsteady.MatchString(expr) || longer%shorter != 0 {
+	if unsteady().MatchString(expr) || longer%shorter != 0 {
 		return nil, false // the steps of one tick are not those of the next
 	}
 	key := times{expr, step, time.Duration(start.UnixNano()) % step}

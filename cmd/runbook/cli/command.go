@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	cli "github.com/urfave/cli/v2"
@@ -171,11 +172,13 @@ func (d *durationValue) Set(text string) error {
 	return nil
 }
 
-var badValue = regexp.MustCompile(`^(?:invalid value|invalid boolean value) "(.*)" for (?:flag )?-([^:]+): (.*)$`)
+var badValue = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:invalid value|invalid boolean value) "(.*)" for (?:flag )?-([^:]+): (.*)$`)
+})
 
 // badFlag rewords what urfave/cli says about the value of a flag. Unknown flags never get that far.
 func badFlag(full string, err error) error {
-	if m := badValue.FindStringSubmatch(err.Error()); m != nil {
+	if m := badValue().FindStringSubmatch(err.Error()); m != nil {
 		text, flag, why := m[1], m[2], m[3]
 		if why == "parse error" {
 			why = "cannot be read"

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	cli "github.com/urfave/cli/v2"
@@ -140,7 +141,7 @@ func untilFlags(what string) []cli.Flag {
 	}
 }
 
-var controlName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+var controlName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`) })
 
 // controlName is --name, or a new one: short, and never used before, so that an old terminal cannot lift somebody else's.
 func (c *call) controlName(prefix string) (string, error) {
@@ -148,7 +149,7 @@ func (c *call) controlName(prefix string) (string, error) {
 	if name == "" {
 		return prefix + "-" + strings.ToLower(rand.Text()[:5]), nil
 	}
-	if !controlName.MatchString(name) {
+	if !controlName().MatchString(name) {
 		return "", problem.New(problem.Usage, "--name %q: use letters, digits, dot, dash and underscore", name)
 	}
 	return name, nil

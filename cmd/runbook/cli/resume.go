@@ -121,7 +121,7 @@ func (r *resumeResult) look(ctx context.Context, s control.State) error {
 		}
 	}
 	for i, line := range r.Still {
-		r.Still[i] = ownColor.ReplaceAllString(line, "")
+		r.Still[i] = ownColor().ReplaceAllString(line, "")
 	}
 	return nil
 }

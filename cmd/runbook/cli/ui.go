@@ -217,7 +217,7 @@ func (u *ui) Table(header []string, rows [][]string) {
 }
 
 // shown is how many columns a cell takes, colour aside.
-func shown(cell string) int { return utf8.RuneCountInString(ownColor.ReplaceAllString(cell, "")) }
+func shown(cell string) int { return utf8.RuneCountInString(ownColor().ReplaceAllString(cell, "")) }
 
 // Verdict writes one line that says how something was judged: a mark, what was judged, and why. The words carry the
 // meaning; the mark and its colour help the eye.
@@ -256,7 +256,7 @@ func yellow(s string) string { return esc + "33m" + s + esc + "0m" }
 func bold(s string) string   { return esc + "1m" + s + esc + "0m" }
 func faint(s string) string  { return esc + "2m" + s + esc + "0m" }
 
-var ownColor = regexp.MustCompile(`\x1b\[(?:0|1|2|31|32|33)m`)
+var ownColor = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\x1b\[(?:0|1|2|31|32|33)m`) })
 
 // stream is stdout or stderr. It remembers the first error and stays silent after it.
 type stream struct {
@@ -269,12 +269,12 @@ type stream struct {
 // print writes text for people: our own colours if they are wanted, and no other control characters.
 func (s *stream) print(text string) {
 	if !s.color {
-		s.write(clean(ownColor.ReplaceAllString(text, "")))
+		s.write(clean(ownColor().ReplaceAllString(text, "")))
 		return
 	}
 	var b strings.Builder
 	last := 0
-	for _, at := range ownColor.FindAllStringIndex(text, -1) {
+	for _, at := range ownColor().FindAllStringIndex(text, -1) {
 		b.WriteString(clean(text[last:at[0]]))
 		b.WriteString(text[at[0]:at[1]])
 		last = at[1]

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
@@ -47,14 +48,14 @@ func check(argv []string, placeholders bool) error {
 	if len(argv) == 0 {
 		return errors.New("it is empty")
 	}
-	if !path.IsAbs(argv[0]) || placeholder.MatchString(argv[0]) {
+	if !path.IsAbs(argv[0]) || placeholder().MatchString(argv[0]) {
 		return fmt.Errorf("%q is not the absolute path of a program", argv[0])
 	}
 	for _, a := range argv {
 		if strings.ContainsRune(a, 0) {
 			return errors.New("an argument contains a zero byte")
 		}
-		if !placeholders && placeholder.MatchString(a) {
+		if !placeholders && placeholder().MatchString(a) {
 			return fmt.Errorf("%q: a read has no target", a)
 		}
 	}
@@ -72,14 +73,14 @@ func (l List) Find(kind, name string) ([]string, error) {
 }
 
 // placeholder is what stands for a part of the target. Other braces, as in an awk program, mean nothing.
-var placeholder = regexp.MustCompile(`\{(target|label:[^{}]*)\}`)
+var placeholder = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\{(target|label:[^{}]*)\}`) })
 
 // Expand puts the target into the arguments. Each stays one argument, whatever the target is called.
 func Expand(argv []string, t sdk.Target) ([]string, error) {
 	out := slices.Clone(argv)
 	for i, arg := range argv {
 		var failed error
-		out[i] = placeholder.ReplaceAllStringFunc(arg, func(ph string) string {
+		out[i] = placeholder().ReplaceAllStringFunc(arg, func(ph string) string {
 			v, what := t.Name, "the target's name"
 			if label, ok := strings.CutPrefix(ph, "{label:"); ok {
 				label = strings.TrimSuffix(label, "}")
