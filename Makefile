@@ -115,6 +115,7 @@ vet: ## run go vet, for the other platforms as well
 tidy-diff: ## check that go.mod and go.sum are what go mod tidy would write
 	go mod tidy -diff
 	cd $(KUBERNETES) && go mod tidy -diff
+	cd cmd/runbook/bench/store && go mod tidy -diff
 
 .PHONY: vuln
 vuln: $(GOVULNCHECK) ## look for known vulnerabilities in what is used; needs the network
