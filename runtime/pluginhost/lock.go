@@ -100,6 +100,8 @@ func where(err error) string {
 		return fmt.Sprintf("in %q: %v", semantic.JSONPointer, semantic.Err)
 	case errors.As(err, &semantic):
 		return fmt.Sprintf("%q does not belong where it is", semantic.JSONPointer)
+	case errors.As(err, &syntactic) && syntactic.JSONPointer == "":
+		return fmt.Sprintf("byte %d: %v", syntactic.ByteOffset, syntactic.Err)
 	case errors.As(err, &syntactic):
 		return fmt.Sprintf("byte %d, in %q: %v", syntactic.ByteOffset, syntactic.JSONPointer, syntactic.Err)
 	}

@@ -1,6 +1,7 @@
 package pluginhost_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -54,7 +55,7 @@ func TestLockRefuses(t *testing.T) {
 		"empty":          {"", "EOF"},
 		"no JSON":        {"version: 1", "invalid character"},
 		"newer":          {`{"version": 2, "plugins": []}`, "its version is 2"},
-		"more":           {good + "{}", "invalid character '{' after top-level value"},
+		"more":           {good + "{}", fmt.Sprintf("%s: byte %d: invalid character '{' after top-level value", pluginhost.LockFile, len(good))},
 		"unknown":        {strings.Replace(good, `"sha256"`, `"evil": 1, "sha256"`, 1), `in "/plugins/0/evil": unknown object member name`},
 		"no number":      {strings.Replace(good, `"version": 1`, `"version": "1"`, 1), `"/version" does not belong where it is`},
 		"key twice":      {strings.Replace(good, `"sha256"`, `"sha256": "", "sha256"`, 1), `in "/plugins/0/sha256": duplicate object member name`},
