@@ -70,7 +70,7 @@ func (e *engine) cleanups(ctx context.Context) error {
 		}
 		err := e.cleanup(ctx, o.ID)
 		if errors.Is(err, store.ErrUnknown) {
-			return err // where nobody knows what the store holds, nothing may act
+			return fmt.Errorf("clean up attempt %s: %w", o.ID, err) // where nobody knows what the store holds, nothing may act
 		}
 		if err != nil {
 			e.problem(e.asProblem(problem.Internal, err, "clean up attempt %s", o.ID))

@@ -36,7 +36,7 @@ func (e *engine) probe(ctx context.Context) error {
 			news, err := e.probeOne(ctx, d)
 			switch {
 			case errors.Is(err, store.ErrUnknown):
-				return err
+				return fmt.Errorf("record what became of %s: %w", d.ID, err)
 			case err != nil:
 				e.mu.Lock()
 				defer e.mu.Unlock()

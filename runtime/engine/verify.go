@@ -29,7 +29,7 @@ func (e *engine) verify(ctx context.Context) error {
 		}
 		asked, err := e.verifyAttempt(ctx, a)
 		if err != nil {
-			return err
+			return fmt.Errorf("record the verdict on attempt %s: %w", a.ID, err)
 		}
 		if asked != nil { // that is no verdict
 			e.problem(e.asProblem(problem.MetricsSource, asked, "verify attempt %s on %s", a.ID, a.Target.Name))
