@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
@@ -61,8 +60,8 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 			return err
 		})
 	}
-	step := e.gridStep(rb.Targets.Held)
-	intervals := int((rb.Targets.Held + step - 1) / step)
+	window, step := Window(e.Settings, rb)
+	intervals := int(window / step)
 	if rb.Alert != nil {
 		for _, c := range e.Settings.Alerts {
 			ask("alerts", rb.Alert.String(), func(ctx context.Context, q *trace.Query) error {
@@ -112,6 +111,7 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 	out := make([]seen, 0, len(all))
 	view := guard.FleetView{ID: rb.Targets.ID, Single: rb.Targets.Single, MaxBad: rb.Targets.MaxBad}
 	tr.Fleet = &trace.Fleet{Members: len(all)}
+	view.Members = make([]string, 0, len(all))
 	for i, t := range all {
 		tt := judged[i]
 		out = append(out, seen{t, tt})
@@ -204,8 +204,14 @@ func blind(rb *project.Runbook, all []seen) error {
 func (e *engine) gaps(ctx context.Context, rb *project.Runbook, tr *trace.Runbook, all []action.Target, judged []*trace.Target, intervals int, step time.Duration) error {
 	at := e.run.Started
 	start := at.Add(-time.Duration(intervals) * step)
-	byTime := make([][][]kit.Sample, intervals+1) // by point of the window and selector
-	for _, t := range rb.Targets.Sick.Left.Timestamps() {
+	sick := map[string]bool{} // by the values of the labels that name a target
+	for i, t := range all {
+		if judged[i].Condition == trace.Sick {
+			sick[rb.KeyOf(t.Labels)] = true
+		}
+	}
+	byTime := make([][]stamped, intervals+1) // by point of the window and selector
+	for n, t := range rb.Targets.Sick.Left.Timestamps() {
 		q := &trace.Query{Function: "gaps", Expr: t.String(), At: at}
 		tr.Queries = append(tr.Queries, q)
 		series, err := e.source.grid(ctx, q.Expr, start, at, step, q)
@@ -214,30 +220,24 @@ func (e *engine) gaps(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 		}
 		q.Answer = fmt.Sprintf("%d series", len(series))
 		for i := range byTime {
-			byTime[i] = append(byTime[i], nil)
+			byTime[i] = append(byTime[i], stamped{own: map[string]time.Time{}})
 		}
 		for _, s := range series {
+			key, named := rb.KeyOf(s.Labels), carries(rb, s.Labels)
 			for _, p := range s.Points {
-				i := int((p.At.Sub(start) + step/2) / step)
-				if i < 0 || i > intervals {
-					continue
+				if i := int((p.At.Sub(start) + step/2) / step); i >= 0 && i <= intervals {
+					byTime[i][n].add(key, named, sick[key], seconds(p.Value))
 				}
-				last := len(byTime[i]) - 1
-				byTime[i][last] = append(byTime[i][last], kit.Sample{Labels: s.Labels, Value: p.Value, At: p.At})
 			}
 		}
 	}
-	indexed := make([][]stamped, len(byTime))
 	for k, t := range all {
 		if judged[k].Condition != trace.Sick {
 			continue
 		}
 		for i, stamps := range byTime {
-			if indexed[i] == nil {
-				indexed[i] = stampedBy(rb, stamps)
-			}
 			then := start.Add(time.Duration(i) * step)
-			if measured := newestFor(rb, t, indexed[i]); measured.IsZero() || then.Sub(measured) > e.Settings.MaxAge {
+			if measured := newestFor(rb, t, stamps); measured.IsZero() || then.Sub(measured) > e.Settings.MaxAge {
 				judged[k].Condition = trace.Pending
 				judged[k].Why += fmt.Sprintf(", but at %s nothing had been measured for more than %s: a gap is not evidence", then.UTC().Format(time.TimeOnly), value.FormatDuration(e.Settings.MaxAge))
 				break
@@ -247,9 +247,11 @@ func (e *engine) gaps(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 	return nil
 }
 
-// gridStep is the sampling, widened so that a window never has more than 500 points.
-func (e *engine) gridStep(held time.Duration) time.Duration {
-	return max(e.Settings.Sampling, held/500)
+// Window is how far back a symptom is looked at, and in which steps: the sampling, widened so that a window never has more than 500 points.
+func Window(s *project.Settings, rb *project.Runbook) (window, step time.Duration) {
+	held := rb.Targets.Held
+	step = max(s.Sampling, held/500)
+	return (held + step - 1) / step * step, step
 }
 
 // population turns the members into targets with unique keys, sorted.
@@ -258,25 +260,26 @@ func (e *engine) population(rb *project.Runbook, members []kit.Sample) ([]action
 		return []action.Target{rb.Targets.Target}, nil
 	}
 	out := make([]action.Target, 0, len(members))
-	byKey := map[string]map[string]string{}
 	for _, m := range members {
 		t, err := rb.Target(m.Labels)
 		if err != nil {
 			return nil, err
 		}
-		if other, ok := byKey[t.Key]; ok {
-			return nil, problem.New(problem.Query, "all = returns two series for target %s: %s and %s", t.Key, labelText(other), labelText(t.Labels)).
-				At(rb.Pos).WithHint("make by= more specific, or aggregate: max by (%s) (...)", strings.Join(rb.Targets.By, ", "))
-		}
-		byKey[t.Key] = t.Labels
 		out = append(out, t)
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Key < out[j].Key })
+	slices.SortStableFunc(out, func(a, b action.Target) int { return strings.Compare(a.Key, b.Key) })
+	for i := 1; i < len(out); i++ {
+		if a, b := out[i-1], out[i]; a.Key == b.Key {
+			return nil, problem.New(problem.Query, "all = returns two series for target %s: %s and %s", a.Key, labelText(a.Labels), labelText(b.Labels)).
+				At(rb.Pos).WithHint("make by= more specific, or aggregate: max by (%s) (...)", strings.Join(rb.Targets.By, ", "))
+		}
+	}
 	return out, nil
 }
 
+// seriesByTarget puts the series of the symptom by the key of their target.
 func seriesByTarget(rb *project.Runbook, grid []kit.Series) (map[string]kit.Series, error) {
-	out := map[string]kit.Series{}
+	out := make(map[string]kit.Series, len(grid))
 	for _, s := range grid {
 		key, err := rb.Key(s.Labels)
 		if err != nil {
@@ -321,22 +324,30 @@ type stamped struct {
 	carries bool                 // whether a series has the labels that name targets
 }
 
+// add takes a sample of a series with these values of the labels that name a target, which it carries or not; its own time is kept if it is wanted.
+func (x *stamped) add(key string, carries, wanted bool, at time.Time) {
+	if at.After(x.newest) {
+		x.newest = at
+	}
+	if wanted && at.After(x.own[key]) {
+		x.own[key] = at
+	}
+	x.carries = x.carries || carries
+}
+
+// carries says whether a series has all labels that name a target.
+func carries(rb *project.Runbook, labels map[string]string) bool {
+	return len(rb.Targets.By) > 0 && !slices.ContainsFunc(rb.Targets.By, func(l string) bool { _, ok := labels[l]; return !ok })
+}
+
 // stampedBy puts the samples of each selector in order of their targets, so that a fleet is looked through once, and not once for each member.
 func stampedBy(rb *project.Runbook, stamps [][]kit.Sample) []stamped {
 	out := make([]stamped, len(stamps))
 	for i, samples := range stamps {
-		x := stamped{own: make(map[string]time.Time, len(samples))}
+		out[i].own = make(map[string]time.Time, len(samples))
 		for _, s := range samples {
-			at := seconds(s.Value)
-			if at.After(x.newest) {
-				x.newest = at
-			}
-			if key := rb.KeyOf(s.Labels); at.After(x.own[key]) {
-				x.own[key] = at
-			}
-			x.carries = x.carries || len(rb.Targets.By) > 0 && !slices.ContainsFunc(rb.Targets.By, func(l string) bool { _, ok := s.Labels[l]; return !ok })
+			out[i].add(rb.KeyOf(s.Labels), carries(rb, s.Labels), true, seconds(s.Value))
 		}
-		out[i] = x
 	}
 	return out
 }
@@ -393,7 +404,7 @@ func judge(rb *project.Runbook, t action.Target, s kit.Series, measured time.Tim
 		tt.Why = fmt.Sprintf("the value is %s, which is not a measurement", number(last.Value))
 		return tt
 	case !sick.Holds(last.Value):
-		tt.Condition, tt.Why = trace.Healthy, fmt.Sprintf("%s, not %s %s", number(last.Value), sick.Op, number(sick.Threshold))
+		tt.Condition, tt.Why = trace.Healthy, number(last.Value)+", not "+sick.Op+" "+number(sick.Threshold) // of most targets
 		return tt
 	}
 	held := 0
@@ -421,18 +432,22 @@ func (e *engine) missing(ctx context.Context, rb *project.Runbook, all []action.
 		return nil, fmt.Errorf("ask for the fleet before: %w", err)
 	}
 	var gone []string
-	known, deployed := map[string]bool{}, map[string]bool{}
+	known, deployed := make(map[string]bool, len(all)), map[string]bool{}
 	for _, t := range all {
 		known[t.Key] = true
 	}
 	label := rb.Policy.WithDefaults().Component
 	for _, s := range before {
-		t, err := rb.Target(s.Labels)
+		key, err := rb.Key(s.Labels)
 		if err != nil {
 			return nil, err
 		}
-		if !known[t.Key] {
-			known[t.Key] = true
+		if !known[key] {
+			known[key] = true
+			t, err := rb.Target(s.Labels)
+			if err != nil {
+				return nil, err
+			}
 			// A rollout that replaces every pod is not a storm.
 			component := s.Labels[label]
 			if _, asked := deployed[component]; !asked {

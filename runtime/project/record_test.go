@@ -2,6 +2,7 @@ package project
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -320,7 +321,7 @@ func TestTargetKey(t *testing.T) {
 		{map[string]string{"a": `x"y`}, `a="x\"y"`},
 		{map[string]string{"a": "é"}, `a="\u00e9"`},
 	} {
-		if got := targetKey(c.by); got != c.want {
+		if got := targetKey(slices.Sorted(maps.Keys(c.by)), c.by); got != c.want {
 			t.Errorf("%v: %s, want %s", c.by, got, c.want)
 		}
 	}

@@ -53,7 +53,7 @@ func (rb *Runbook) decodeTargets(d *decoder, r *value.Record) Targets {
 	}
 	if t.Single {
 		name := f.words("name")
-		t.Target = action.Target{Key: targetKey(map[string]string{"single": name}), Name: name, Labels: f.labels("labels")}
+		t.Target = action.Target{Key: targetKey([]string{"single"}, map[string]string{"single": name}), Name: name, Labels: f.labels("labels")}
 		t.ID = fleetID("single", t.Target.Key)
 		return t
 	}
@@ -110,36 +110,37 @@ func (rb *Runbook) Key(labels map[string]string) (string, error) {
 	if rb.Targets.Single {
 		return rb.Targets.Target.Key, nil
 	}
-	by := make(map[string]string, len(rb.Targets.By))
 	for _, l := range rb.Targets.By {
-		v := labels[l]
-		if v == "" {
+		if labels[l] == "" {
 			return "", problem.New(problem.Query, "by: a series of the fleet has no label %q: %s%s", l, labelText(labels), problem.DidYouMean(l, sortedKeys(labels))).
 				At(rb.Pos).WithHint("name labels that every series has, or keep the label in the query: sum by (%s) (...)", strings.Join(rb.Targets.By, ", "))
 		}
-		by[l] = v
 	}
-	return targetKey(by), nil
+	return targetKey(rb.Targets.By, labels), nil
 }
 
-// targetKey is "label=value", sorted and joined by a comma. A value that could be read as more than itself is quoted, so that two
+// targetKey is "label=value" of the labels of by, which are sorted, joined by a comma. A value that could be read as more than itself is quoted, so that two
 // targets never have one key; all is printable ASCII.
-func targetKey(by map[string]string) string {
+func targetKey(by []string, labels map[string]string) string {
 	if len(by) == 1 {
-		for k, v := range by {
-			return quoted(k) + "=" + quoted(v)
-		}
+		return quoted(by[0]) + "=" + quoted(labels[by[0]])
 	}
 	parts := make([]string, 0, len(by))
-	for _, k := range sortedKeys(by) {
-		parts = append(parts, quoted(k)+"="+quoted(by[k]))
+	for _, l := range slices.Compact(slices.Clone(by)) {
+		parts = append(parts, quoted(l)+"="+quoted(labels[l]))
 	}
 	return strings.Join(parts, ",")
 }
 
 func quoted(s string) string {
-	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`,="\`, r) }) {
+	if s == "" {
 		return strconv.QuoteToASCII(s)
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c <= ' ', c > '~', c == ',', c == '=', c == '"', c == '\\':
+			return strconv.QuoteToASCII(s)
+		}
 	}
 	return s
 }
