@@ -310,11 +310,10 @@ func (v *evaluation) openAttempt(tx store.Tx, c *call, now action.Clock) (*actio
 		}
 		return a, nil
 	}
-	eps, err := ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes(v.rb.Name))
+	ep, ok, err := ledger.EpisodeOf(tx, v.rb.Name, v.target.Key)
 	if err != nil {
 		return nil, err
 	}
-	ep, ok := eps[v.target.Key]
 	if !ok || ep.ID != v.record.Episode {
 		return nil, problem.New(problem.Internal, "episode %s of %s was closed while it was being acted on", v.record.Episode, v.target.Key)
 	}

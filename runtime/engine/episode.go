@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/seed1de3961f/runbook/runtime/breaker"
@@ -21,17 +22,7 @@ const goneFor = 24 * time.Hour
 // The breaker learns in the same transaction whether the fleet is over its share. A healthy fleet without episodes costs no write.
 func (e *engine) observe(ctx context.Context, rb *project.Runbook, all []seen, fleet guard.FleetView) error {
 	looked := over(rb, fleet)
-	idle := false
-	err := e.Store.View(ctx, []string{ledger.KeyClock, ledger.KeyEpisodes(rb.Name), ledger.KeyBreaker}, func(tx store.ReadTx) error {
-		eps, err := ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes(rb.Name))
-		if err != nil {
-			return err
-		}
-		d, err := ledger.ReadBreaker(tx)
-		idle = len(eps) == 0 && !looked.Relevant(d)
-		return err
-	})
-	if err != nil || idle {
+	if idle, err := e.idle(ctx, rb, looked); err != nil || idle {
 		return err
 	}
 	return e.Store.Update(ctx, []string{ledger.KeyClock, ledger.KeyOpen, ledger.KeyEpisodes(rb.Name), ledger.KeyBreaker}, func(tx store.Tx) error {
@@ -81,6 +72,20 @@ func (e *engine) observe(ctx context.Context, rb *project.Runbook, all []seen, f
 		}
 		return ledger.Write(tx, ledger.KeyEpisodes(rb.Name), eps)
 	})
+}
+
+// idle says that nothing in the records waits to be moved on by what was seen: no episode, and not the breaker.
+func (e *engine) idle(ctx context.Context, rb *project.Runbook, looked breaker.Looked) (yes bool, err error) {
+	err = e.Store.View(ctx, []string{ledger.KeyClock, ledger.KeyEpisodes(rb.Name), ledger.KeyBreaker}, func(tx store.ReadTx) error {
+		eps, err := ledger.Read[map[string]json.RawMessage](tx, ledger.KeyEpisodes(rb.Name))
+		if err != nil {
+			return err
+		}
+		d, err := ledger.ReadBreaker(tx)
+		yes = len(eps) == 0 && !looked.Relevant(d)
+		return err
+	})
+	return yes, err
 }
 
 // over says whether more of the fleet is sick or unknown than its share allows. One target that is, is no share of anything.

@@ -222,24 +222,19 @@ func (v *evaluation) tellRefusing(ctx context.Context) error {
 
 // open finds or opens the episode, and says whether the target is left alone this time.
 func (v *evaluation) open(ctx context.Context) (skip bool, err error) {
-	fn := func(tx store.ReadTx, now action.Clock) (map[string]ledger.Episode, error) {
-		eps, err := ledger.Read[map[string]ledger.Episode](tx, ledger.KeyEpisodes(v.rb.Name))
+	fn := func(tx store.ReadTx, now action.Clock) (ledger.Episode, error) {
+		ep, ok, err := ledger.EpisodeOf(tx, v.rb.Name, v.target.Key)
 		if err != nil {
-			return nil, err
+			return ep, err
 		}
-		if eps == nil {
-			eps = map[string]ledger.Episode{}
-		}
-		ep, ok := eps[v.target.Key]
 		if !ok {
 			ep = ledger.Episode{ID: now.Wall.UTC().Format("20060102-150405-") + suffix(), OpenedAt: now}
 		}
 		ep.SickAt, ep.SeenAt, ep.Healthy = now, now, 0
-		eps[v.target.Key] = ep
 		v.record.Episode, v.record.Number = ep.ID, ep.Begun+1
 		st, err := ledger.GuardState(tx, now, v.e.mayLive, v.rb.Name, "", v.target.Key)
 		if err != nil {
-			return nil, err
+			return ep, err
 		}
 		skip = false
 		for _, d := range st.InDoubt {
@@ -254,7 +249,7 @@ func (v *evaluation) open(ctx context.Context) (skip bool, err error) {
 			skip = true
 			v.record.Outcome, v.record.Reason = trace.Skipped, "settling: "+verdict.Measured
 		}
-		return eps, nil
+		return ep, nil
 	}
 	keys := ledger.DecisionKeys(v.rb.Name, "", v.target.Key)
 	if v.e.dry {
@@ -273,11 +268,11 @@ func (v *evaluation) open(ctx context.Context) (skip bool, err error) {
 		if err != nil {
 			return err
 		}
-		eps, err := fn(tx, now)
+		ep, err := fn(tx, now)
 		if err != nil {
 			return err
 		}
-		return ledger.Write(tx, ledger.KeyEpisodes(v.rb.Name), eps)
+		return ledger.PutEpisode(tx, v.rb.Name, v.target.Key, ep)
 	})
 	return skip, err
 }

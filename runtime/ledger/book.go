@@ -132,18 +132,16 @@ func Charge(tx store.Tx, a *action.Attempt, s *action.Step, first bool, now acti
 	if err := writeStarted(tx, append(started, Started{Attempt: a.ID, At: now})); err != nil {
 		return err
 	}
-	eps, err := Read[map[string]Episode](tx, KeyEpisodes(a.Runbook))
+	ep, ok, err := EpisodeOf(tx, a.Runbook, a.Target.Key)
 	if err != nil {
 		return err
 	}
-	ep, ok := eps[a.Target.Key]
 	if !ok || ep.ID != a.Episode || ep.Number >= a.Number {
 		return problem.New(problem.Internal, "attempt %d of episode %s of %s cannot be booked: the episode is not the one that it was", a.Number, a.Episode, a.Target.Key)
 	}
 	ep.Begun++
 	ep.Number = a.Number
-	eps[a.Target.Key] = ep
-	return Write(tx, KeyEpisodes(a.Runbook), eps)
+	return PutEpisode(tx, a.Runbook, a.Target.Key, ep)
 }
 
 // refund gives back the cooldown of a step that certainly never started.
@@ -177,17 +175,15 @@ func refundAttempt(tx store.Tx, a *action.Attempt) error {
 	if err := writeStarted(tx, slices.DeleteFunc(started, func(d Started) bool { return d.Attempt == a.ID })); err != nil {
 		return err
 	}
-	eps, err := Read[map[string]Episode](tx, KeyEpisodes(a.Runbook))
+	ep, ok, err := EpisodeOf(tx, a.Runbook, a.Target.Key)
 	if err != nil {
 		return err
 	}
-	ep, ok := eps[a.Target.Key]
 	if !ok || ep.ID != a.Episode || ep.Begun < 1 {
 		return nil // the episode has ended
 	}
 	ep.Begun--
-	eps[a.Target.Key] = ep
-	return Write(tx, KeyEpisodes(a.Runbook), eps)
+	return PutEpisode(tx, a.Runbook, a.Target.Key, ep)
 }
 
 // RefundKeys are the keys that SettleStep reads besides PutKeys.

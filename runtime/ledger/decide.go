@@ -52,11 +52,9 @@ func GuardState(tx store.ReadTx, now action.Clock, alive func(action.Owner) bool
 	if last != nil && !last.Idle {
 		s.Last = &guard.LastAttempt{ID: last.ID, State: last.State, EndedAt: last.EndedAt, Verifies: last.Verifies, Due: last.Due}
 	}
-	eps, err := Read[map[string]Episode](tx, KeyEpisodes(runbook))
-	if err != nil {
+	if ep, ok, err := EpisodeOf(tx, runbook, target); err != nil {
 		return s, err
-	}
-	if ep, ok := eps[target]; ok {
+	} else if ok {
 		s.Episode = guard.EpisodeState{ID: ep.ID, Attempts: ep.Begun}
 	}
 	controls, err := ReadControls(tx)

@@ -195,11 +195,15 @@ func Read[T any](tx store.ReadTx, key string) (T, error) {
 	if err != nil || b == nil {
 		return v, err
 	}
-	if err := json.Unmarshal(b, &v); err != nil {
-		return v, problem.Wrap(problem.StoreDamaged, err, "record %s cannot be read", key).
+	return v, decode(key, b, &v)
+}
+
+func decode(key string, b []byte, v any) error {
+	if err := json.Unmarshal(b, v); err != nil {
+		return problem.Wrap(problem.StoreDamaged, err, "record %s cannot be read", key).
 			WithHint("run `runbook status`; the record was written by another version or is damaged")
 	}
-	return v, nil
+	return nil
 }
 
 // Write writes a small document.

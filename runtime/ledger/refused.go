@@ -12,13 +12,9 @@ import (
 // Refusing notes in the target's episode since when each guard has refused it without a break, and returns for how long each has. KeyEpisodes
 // is read.
 func Refusing(tx store.Tx, runbook, target string, verdicts []guard.Verdict, now action.Clock) (map[string]time.Duration, error) {
-	eps, err := Read[map[string]Episode](tx, KeyEpisodes(runbook))
-	if err != nil {
+	ep, ok, err := EpisodeOf(tx, runbook, target)
+	if err != nil || !ok {
 		return nil, err
-	}
-	ep, ok := eps[target]
-	if !ok {
-		return nil, nil
 	}
 	since := map[string]action.Clock{}
 	lasts := map[string]time.Duration{}
@@ -33,6 +29,5 @@ func Refusing(tx store.Tx, runbook, target string, verdicts []guard.Verdict, now
 		return lasts, nil
 	}
 	ep.Refused = since
-	eps[target] = ep
-	return lasts, Write(tx, KeyEpisodes(runbook), eps)
+	return lasts, PutEpisode(tx, runbook, target, ep)
 }
