@@ -78,7 +78,14 @@ func (e *engine) load(ctx context.Context, l *loading) error {
 				return err
 			}
 		}
-		rb, err := project.LoadRunbook(ctx, l.worker, e.files, e.Settings, path, vocab)
+		load := func() (*project.Runbook, error) {
+			return project.LoadRunbook(ctx, l.worker, e.files, e.Settings, path, vocab)
+		}
+		if e.Loaded != nil {
+			once := load
+			load = func() (*project.Runbook, error) { return e.Loaded(path, once) }
+		}
+		rb, err := load()
 		if err != nil {
 			tr.Why = "it could not be loaded"
 			tr.Problem = e.asProblem(problem.Load, err, "load %s", path)

@@ -17,7 +17,7 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
-	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,6 +71,10 @@ type Deps struct {
 	Hook func(point string)
 	// Coverage says what passing tests of exactly this source cover of the way that an evaluation has taken. It is not asked where the policy does not.
 	Coverage func(rb *project.Runbook, way tested.Way) guard.Coverage
+	// Files are the project's, Tree.Frozen() if nil; and Loaded, if set, returns the runbook of a path, which load loads. A simulation of many runs of the same
+	// files reads each once.
+	Files  sandbox.Source
+	Loaded func(path string, load func() (*project.Runbook, error)) (*project.Runbook, error)
 	// Adjust, if set, may change what a runbook declares before it is used: a test sets its mode.
 	Adjust func(rb *project.Runbook)
 }
@@ -83,6 +87,9 @@ type Options struct {
 	InOrder bool     // one runbook after the other, so that a simulation decides the same each time
 	// Traceless leaves the trace to the caller: a simulation of a month keeps of each run what it needs, and has no use for the rest.
 	Traceless bool
+	// Quiet, if set, says whether every target of a runbook is known to be healthy at the time of the run. A simulation that has looked ahead says so, and is
+	// spared a look of which nothing comes.
+	Quiet func(rb *project.Runbook, at time.Time) bool
 	// Approval is the request that a person has just approved, "" if that is not why this runs.
 	Approval string
 }
@@ -105,7 +112,10 @@ type engine struct {
 
 // Run is one pass. The trace is returned also with an error, which means that the run could not be completed.
 func Run(ctx context.Context, d Deps, o Options) (*trace.Run, error) {
-	e := &engine{Deps: d, Options: o, dry: o.DryRun, files: d.Tree.Frozen(), conns: map[string]pluginhost.Connection{}, sources: map[string]*ledger.Source{}}
+	e := &engine{Deps: d, Options: o, dry: o.DryRun, files: d.Files, conns: map[string]pluginhost.Connection{}, sources: map[string]*ledger.Source{}}
+	if e.files == nil {
+		e.files = d.Tree.Frozen()
+	}
 	started := e.wall()
 	e.deadline = started.Add(d.Settings.Deadline)
 	e.run = &trace.Run{
@@ -216,6 +226,11 @@ func (e *engine) noSuchTarget() *problem.Problem {
 
 // runbook looks at one runbook's fleet and evaluates it for each sick target.
 func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Runbook, l *loading) error {
+	if e.Quiet != nil && e.Quiet(rb, e.run.Started) {
+		if idle, err := e.idle(ctx, rb, over(rb, guard.FleetView{ID: rb.Targets.ID})); err != nil || idle {
+			return err
+		}
+	}
 	all, fleet, err := e.look(ctx, rb, tr)
 	if err != nil {
 		return e.whereToLook(rb, err)
@@ -223,7 +238,7 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 	for _, s := range all {
 		tr.Targets = append(tr.Targets, s.trace)
 	}
-	sort.SliceStable(tr.Targets, func(i, j int) bool { return tr.Targets[i].Key < tr.Targets[j].Key })
+	slices.SortStableFunc(tr.Targets, func(a, b *trace.Target) int { return strings.Compare(a.Key, b.Key) })
 	w := e.warm(ctx, all, l)
 	defer func() {
 		if w != nil {

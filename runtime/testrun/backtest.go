@@ -103,16 +103,20 @@ func RunBacktest(ctx context.Context, p *Project, o BacktestOptions) (*Backtest,
 			WithHint("the data is from %s to %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
 	}
 	if len(o.Rules) == 0 && !o.EachQuery { // rules write into the database as time goes on
-		w.memo = &memo{db: w.db, step: o.Step, to: o.To, queries: map[times]*ahead{}}
+		w.memo = newMemo(w.db, o.Step, o.To)
+		w.foresight = &foresight{memo: w.memo, settings: w.settings, known: map[string]outlook{}}
 	}
 	b := &Backtest{From: o.From, To: o.To, Step: o.Step, Spans: []Span{}, Warnings: w.warnings}
-	open := map[string]int{} // the last span of each runbook and target
+	open := map[string]map[string]int{} // the last span of each target, by runbook
 	all := int(o.To.Sub(o.From)/o.Step) + 1
 	for at := o.From; !at.After(o.To); at = at.Add(o.Step) {
 		if err := ctx.Err(); err != nil {
 			return b, err
 		}
 		w.now = at
+		if w.memo != nil {
+			w.memo.tick()
+		}
 		r, err := w.tick(ctx, o.Runbooks, o.Mode)
 		if err != nil {
 			return b, err
@@ -129,7 +133,7 @@ func RunBacktest(ctx context.Context, p *Project, o BacktestOptions) (*Backtest,
 }
 
 // take adds what one run has decided.
-func (b *Backtest) take(r *trace.Run, open map[string]int) {
+func (b *Backtest) take(r *trace.Run, open map[string]map[string]int) {
 	say := func(p *problem.Problem) {
 		if p != nil && !slices.Contains(b.Problems, p.Error()) && len(b.Problems) < 20 {
 			b.Problems = append(b.Problems, p.Error())
@@ -140,11 +144,18 @@ func (b *Backtest) take(r *trace.Run, open map[string]int) {
 	}
 	for _, rb := range r.Runbooks {
 		say(rb.Problem)
+		last := open[rb.Name]
+		if last == nil {
+			last = map[string]int{}
+			open[rb.Name] = last
+		}
+		if rb.Due && rb.Problem == nil && rb.Fleet == nil {
+			clear(last) // it was known that all are healthy
+		}
 		for _, t := range rb.Targets {
-			key := rb.Name + " " + t.Key
-			i, known := open[key]
+			i, known := last[t.Key]
 			if t.Condition == trace.Healthy && t.Evaluation == nil {
-				delete(open, key)
+				delete(last, t.Key)
 				continue
 			}
 			s := spanOf(rb.Name, t, r.Started)
@@ -152,7 +163,7 @@ func (b *Backtest) take(r *trace.Run, open map[string]int) {
 				b.Spans[i].To, b.Spans[i].Ticks = r.Started, b.Spans[i].Ticks+1
 				continue
 			}
-			open[key] = len(b.Spans)
+			last[t.Key] = len(b.Spans)
 			b.Spans = append(b.Spans, s)
 		}
 	}

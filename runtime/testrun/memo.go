@@ -3,6 +3,7 @@ package testrun
 import (
 	"context"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,7 +13,8 @@ import (
 
 // memo answers the queries of a backtest, which asks the same ones at every tick: one that was asked at the tick before is evaluated once for the ticks to come,
 // for more of them the longer it goes on. A range query has at each of its steps what an instant query has at that time, so the answers are the same, and
-// whoever asks for the same steps of an expression, over whatever window, gets them from one evaluation.
+// whoever asks for the same steps of an expression, over whatever window, gets them from one evaluation. What is asked more than once at one tick, as
+// runbooks of one fleet do, is answered once.
 type memo struct {
 	db   *recorded.DB
 	step time.Duration // between two ticks
@@ -20,6 +22,43 @@ type memo struct {
 
 	mu      sync.Mutex
 	queries map[times]*ahead
+	said    map[question][]kit.Series // at this tick; shared by all who asked, who change nothing of it
+}
+
+func newMemo(db *recorded.DB, step time.Duration, to time.Time) *memo {
+	return &memo{db: db, step: step, to: to, queries: map[times]*ahead{}, said: map[question][]kit.Series{}}
+}
+
+// question is an expression and when it is asked for; step is 0 for what it has at one time.
+type question struct {
+	expr       string
+	start, end time.Time
+	step       time.Duration
+}
+
+// tick begins the next one.
+func (m *memo) tick() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.said)
+}
+
+// once answers what was answered at this tick, and asks for the rest.
+func (m *memo) once(q question, ask func() ([]kit.Series, error)) ([]kit.Series, error) {
+	m.mu.Lock()
+	found, ok := m.said[q]
+	m.mu.Unlock()
+	if ok {
+		return found, nil
+	}
+	found, err := ask()
+	if err != nil {
+		return nil, err // whoever asks next learns the same
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.said[q] = slices.Clip(found)
+	return m.said[q], nil
 }
 
 // times are those at which an expression is asked: all that are phase after a multiple of step.
@@ -52,18 +91,60 @@ var unsteady = sync.OnceValue(func() *regexp.Regexp {
 
 // instant is what an expression has at a time.
 func (m *memo) instant(ctx context.Context, expr string, at time.Time) ([]kit.Series, error) {
-	if found, ok := m.answer(ctx, expr, at, at, m.step); ok {
-		return found, nil
-	}
-	return instant(ctx, m.db, expr, at)
+	return m.once(question{expr: expr, start: at, end: at}, func() ([]kit.Series, error) {
+		if found, ok := m.answer(ctx, expr, at, at, m.step); ok {
+			return found, nil
+		}
+		return instant(ctx, m.db, expr, at)
+	})
 }
 
 // over is what an expression has at the steps of [start, end].
 func (m *memo) over(ctx context.Context, expr string, start, end time.Time, step time.Duration) ([]kit.Series, error) {
-	if found, ok := m.answer(ctx, expr, start, end, step); ok {
-		return found, nil
+	return m.once(question{expr, start, end, step}, func() ([]kit.Series, error) {
+		if found, ok := m.answer(ctx, expr, start, end, step); ok {
+			return found, nil
+		}
+		return m.db.Range(ctx, expr, start, end, step)
+	})
+}
+
+// ahead is what an expression has at the steps of [start, end], and maybe before and after; what is asked for in it later is cut out of that. It is false if
+// that is not what the expression has when it is asked at each step by itself, and for what cannot be asked at all.
+func (m *memo) ahead(ctx context.Context, expr string, start, end time.Time, step time.Duration) ([]kit.Series, bool) {
+	if unsteady().MatchString(expr) {
+		return nil, false
 	}
-	return m.db.Range(ctx, expr, start, end, step)
+	q := m.query(expr, start, step, start)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if start.Before(q.from) || end.After(q.until) {
+		found, err := m.db.Range(ctx, expr, start, end, step)
+		if err != nil {
+			return nil, false // whoever asks now learns what is wrong
+		}
+		q.set(found, start, end)
+	}
+	q.asked = end
+	return q.series, true
+}
+
+// query is what is known of an expression at the steps from start on.
+func (m *memo) query(expr string, start time.Time, step time.Duration, now time.Time) *ahead {
+	key := times{expr, step, time.Duration(start.UnixNano()) % step}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	q := m.queries[key]
+	if q == nil {
+		m.forget(now)
+		q = &ahead{ticks: fewTicks}
+		m.queries[key] = q
+	}
+	return q
+}
+
+func (q *ahead) set(found []kit.Series, from, until time.Time) {
+	q.series, q.at, q.from, q.until = found, make([]int, len(found)), from, until
 }
 
 // answer cuts what is asked out of what is known, and makes more known if it is asked again. It is false for what has to be asked by itself.
@@ -72,15 +153,7 @@ func (m *memo) answer(ctx context.Context, expr string, start, end time.Time, st
 	if unsteady().MatchString(expr) || longer%shorter != 0 {
 		return nil, false // the steps of one tick are not those of the next
 	}
-	key := times{expr, step, time.Duration(start.UnixNano()) % step}
-	m.mu.Lock()
-	q := m.queries[key]
-	if q == nil {
-		m.forget(end)
-		q = &ahead{ticks: fewTicks}
-		m.queries[key] = q
-	}
-	m.mu.Unlock()
+	q := m.query(expr, start, step, end)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	again := end.Sub(q.asked) <= longer
@@ -103,7 +176,7 @@ func (m *memo) answer(ctx context.Context, expr string, start, end time.Time, st
 		if err != nil {
 			return nil, false // whoever asks now learns what is wrong
 		}
-		q.series, q.at, q.from, q.until = found, make([]int, len(found)), from, until
+		q.set(found, from, until)
 	}
 	return q.cut(start, end), true
 }

@@ -33,13 +33,17 @@ func TestMemoAnswersTheSame(t *testing.T) {
 	}
 	exprs := []string{"m", "sum by (even) (m)", "rate(m[7m])", "timestamp(m)", `m{i="3"} > 0.5`, "max_over_time(m[10m:1m])", "topk(2, m)", "m offset 3m", "absent(m{i=\"9\"})", "time()"}
 	end := Beginning.Add(4 * time.Hour)
-	m := &memo{db: db, step: time.Minute, to: end, queries: map[times]*ahead{}}
+	m := newMemo(db, time.Minute, end)
 	byLabels := cmpopts.SortSlices(func(a, b kit.Series) bool { return fmt.Sprint(a.Labels) < fmt.Sprint(b.Labels) })
 	for at := Beginning; at.Before(end); at = at.Add(time.Duration(1+r.IntN(20)/19) * time.Minute) {
-		for range 2 {
+		m.tick()
+		for range 3 {
 			expr, then := exprs[r.IntN(len(exprs))], at
 			if r.IntN(10) == 0 {
 				then = at.Add(-time.Duration(r.IntN(20)) * time.Minute)
+			}
+			if r.IntN(10) == 0 {
+				m.ahead(t.Context(), expr, then.Add(-time.Duration(r.IntN(5))*time.Minute), then.Add(time.Duration(r.IntN(40))*time.Minute), time.Minute)
 			}
 			got, err := m.instant(t.Context(), expr, then)
 			if err != nil {
@@ -70,7 +74,7 @@ func TestMemoForgets(t *testing.T) {
 	if err := db.Append(map[string]string{"__name__": "m"}, Beginning, 1); err != nil {
 		t.Fatal(err)
 	}
-	m := &memo{db: db, step: time.Minute, to: Beginning.Add(24 * time.Hour), queries: map[times]*ahead{}}
+	m := newMemo(db, time.Minute, Beginning.Add(24*time.Hour))
 	for minute := range 1440 {
 		if _, err := m.instant(t.Context(), fmt.Sprintf("m > %d", minute), Beginning.Add(time.Duration(minute)*time.Minute)); err != nil {
 			t.Fatal(err)

@@ -67,19 +67,24 @@ type world struct {
 	store    *memory.Store
 	db       *recorded.DB
 	memo     *memo // of a backtest, nil if each query is asked by itself
-	now      time.Time
-	runs     []*trace.Run
-	pid      int
-	halted   bool
-	host     *host
-	alerts   []alert
-	rules    []recorded.RuleFile
-	judged   *recorded.Rules // the same, once they were evaluated
-	until    time.Time       // the last evaluation
-	first    time.Time       // of all samples; zero if there is none
-	warnings []string        // about the recordings, each once
+	// foresight is that of a backtest, nil with memo.
+	foresight *foresight
+	now       time.Time
+	runs      []*trace.Run
+	pid       int
+	halted    bool
+	host      *host
+	alerts    []alert
+	rules     []recorded.RuleFile
+	judged    *recorded.Rules // the same, once they were evaluated
+	until     time.Time       // the last evaluation
+	first     time.Time       // of all samples; zero if there is none
+	warnings  []string        // about the recordings, each once
+
+	files sandbox.Source // of the project, as they were when this world first read them
 
 	mu      sync.Mutex
+	read    map[string]*project.Runbook // by path
 	told    []notify.Message
 	idle    []sandbox.Worker
 	covered map[string]*Covered // by path
@@ -94,7 +99,7 @@ func newWorld(p *Project, dir string) (*world, error) {
 	if err != nil {
 		return nil, problem.Wrap(problem.StateUnusable, err, "a directory for the test")
 	}
-	w := &world{p: p, dir: dir, scratch: scratch, store: memory.New(), db: recorded.New(recorded.Options{}), now: Beginning, covered: map[string]*Covered{}}
+	w := &world{p: p, dir: dir, scratch: scratch, store: memory.New(), db: recorded.New(recorded.Options{}), now: Beginning, files: p.Tree.Frozen(), read: map[string]*project.Runbook{}, covered: map[string]*Covered{}}
 	w.host = &host{w: w}
 	if w.state, err = control.InitAs(filepath.Join(scratch, "state"), filepath.Join(scratch, "gate"), "test"); err != nil {
 		w.close()
@@ -332,6 +337,7 @@ func (w *world) process(ctx context.Context, paths []string, o runOptions) (*tra
 			}
 			return &watched{Worker: worker, w: w}, nil
 		},
+		Files: w.files, Loaded: w.loaded,
 		Sample: w.sample,
 		Now:    func() time.Time { return w.now },
 		Env: func(name string) (string, bool) {
@@ -362,7 +368,11 @@ func (w *world) process(ctx context.Context, paths []string, o runOptions) (*tra
 			return guard.Coverage{Enforced: true, Covered: !o.untested, Missing: way.Pos.String() + ": " + way.Action + " was never tested, says the test"}
 		},
 	}
-	r, err := engine.Run(ctx, d, engine.Options{Paths: paths, Target: o.target, InOrder: true, Traceless: o.traceless})
+	options := engine.Options{Paths: paths, Target: o.target, InOrder: true, Traceless: o.traceless}
+	if w.foresight != nil {
+		options.Quiet = func(rb *project.Runbook, at time.Time) bool { return w.foresight.quiet(ctx, rb, at) }
+	}
+	r, err := engine.Run(ctx, d, options)
 	if r != nil {
 		w.runs = append(w.runs, r)
 		w.mu.Lock()
@@ -377,6 +387,24 @@ func (w *world) process(ctx context.Context, paths []string, o runOptions) (*tra
 		w.mu.Unlock()
 	}
 	return r, err
+}
+
+// loaded implements engine.Deps.Loaded.
+func (w *world) loaded(path string, load func() (*project.Runbook, error)) (*project.Runbook, error) {
+	w.mu.Lock()
+	rb := w.read[path]
+	w.mu.Unlock()
+	if rb != nil {
+		return rb, nil
+	}
+	rb, err := load()
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.read[path] = rb
+	return rb, nil
 }
 
 // coverage is that of a runbook; mu is held.

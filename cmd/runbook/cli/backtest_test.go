@@ -3,10 +3,13 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -75,12 +78,13 @@ def run(ctx):
 type scenario struct {
 	name, runbook, job string
 	targets            int // that together have 1,000 series
-	write              func(tb testing.TB, file string, targets int, length time.Duration)
+	seldom             int // how many minutes a target is well for one at which it falls ill
+	write              func(tb testing.TB, file string, s scenario, length time.Duration)
 }
 
 var (
-	workersScenario  = scenario{"workers", backtestRunbook, "worker", 333, writeWorkers}
-	servicesScenario = scenario{"services", servicesRunbook, "service", 40, writeServices}
+	workersScenario  = scenario{"workers", backtestRunbook, "worker", 333, 3000, writeWorkers}
+	servicesScenario = scenario{"services", servicesRunbook, "service", 40, 400, writeServices}
 )
 
 // backtested is a project with as many runbooks, and its targets measured once a minute.
@@ -105,7 +109,7 @@ func backtested(tb testing.TB, s scenario, runbooks int, length time.Duration) (
 		write(name, fmt.Sprintf(s.runbook, 100+i))
 		o.Runbooks = append(o.Runbooks, name)
 	}
-	s.write(tb, filepath.Join(dir, "data.jsonl"), s.targets, before+length)
+	s.write(tb, filepath.Join(dir, "data.jsonl"), s, before+length)
 	tree, err := project.Open(dir)
 	if err != nil {
 		tb.Fatal(err)
@@ -145,18 +149,18 @@ func loadSettings(tb testing.TB, tree *project.Tree) (*project.Settings, error) 
 var recordedFrom = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 
 // writeWorkers writes a recording of workers whose queues fill and empty, and that are not scraped now and then.
-func writeWorkers(tb testing.TB, file string, workers int, length time.Duration) {
+func writeWorkers(tb testing.TB, file string, s scenario, length time.Duration) {
 	tb.Helper()
 	r := rand.New(rand.NewPCG(1, 2))
 	var all []recorded.Piece
-	for i := range workers {
+	for i := range s.targets {
 		series := map[string]*recorded.Piece{}
 		for _, name := range []string{"up", "depth", "jobs_total"} {
 			series[name] = &recorded.Piece{Labels: map[string]string{"__name__": name, "job": "worker", "instance": fmt.Sprintf("w%d", i)}}
 		}
 		jobs, stuck := 0.0, 0
 		for at := time.Duration(0); at <= length; at += time.Minute {
-			if stuck--; r.IntN(3000) == 0 {
+			if stuck--; r.IntN(s.seldom) == 0 {
 				stuck = 5 + r.IntN(30)
 			}
 			depth := float64(r.IntN(50))
@@ -181,12 +185,12 @@ func writeWorkers(tb testing.TB, file string, workers int, length time.Duration)
 }
 
 // writeServices writes a recording of services with 25 series each: requests by code, and how long they took. One or two are slow at most times.
-func writeServices(tb testing.TB, file string, services int, length time.Duration) {
+func writeServices(tb testing.TB, file string, s scenario, length time.Duration) {
 	tb.Helper()
 	r := rand.New(rand.NewPCG(3, 4))
 	bounds := []float64{0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10}
 	var all []recorded.Piece
-	for i := range services {
+	for i := range s.targets {
 		var own []*recorded.Piece
 		counter := func(name, label, text string) *recorded.Piece {
 			p := &recorded.Piece{Labels: map[string]string{"__name__": name, "job": "service", "service": fmt.Sprintf("s%d", i)}}
@@ -205,7 +209,7 @@ func writeServices(tb testing.TB, file string, services int, length time.Duratio
 		values := map[*recorded.Piece]float64{up: 1}
 		slow := 0
 		for at := time.Duration(0); at <= length; at += time.Minute {
-			if slow--; r.IntN(400) == 0 {
+			if slow--; r.IntN(s.seldom) == 0 {
 				slow = 5 + r.IntN(30)
 			}
 			for range 100 {
@@ -233,6 +237,64 @@ func writeServices(tb testing.TB, file string, services int, length time.Duratio
 	writeRecording(tb, file, length, all)
 }
 
+// writeRestless writes a recording of workers that are well most of the time, and of which much goes wrong with the measuring: scrapes that fail for minutes,
+// deploys that change a label, with both series for a while or neither, values that are no numbers, workers that come and go.
+func writeRestless(tb testing.TB, file string, s scenario, length time.Duration) {
+	tb.Helper()
+	r := rand.New(rand.NewPCG(5, 6))
+	var all []recorded.Piece
+	for i := range s.targets {
+		series := map[string]*recorded.Piece{}
+		add := func(name, version string, at time.Duration, v float64) {
+			p := series[name+version]
+			if p == nil {
+				p = &recorded.Piece{Labels: map[string]string{"__name__": name, "job": "worker", "instance": fmt.Sprintf("w%d", i), "version": version}}
+				series[name+version] = p
+			}
+			p.Times, p.Values = append(p.Times, recordedFrom.Add(at).UnixMilli()), append(p.Values, v)
+		}
+		left := map[string]int{} // for how many minutes more
+		begins := func(what string, seldom, most int) bool {
+			if left[what]--; left[what] < 0 && r.IntN(seldom) == 0 {
+				left[what] = r.IntN(most)
+			}
+			return left[what] >= 0
+		}
+		version, jobs := 1, 0.0
+		for at := time.Duration(0); at <= length; at += time.Minute {
+			depth := float64(r.IntN(50))
+			if begins("stuck", s.seldom, 12) {
+				depth += 500
+			} else {
+				jobs += 600
+			}
+			late := at > length*4/5 // until then, each target has one series
+			if late && r.IntN(100) == 0 {
+				version++
+			}
+			gone, unmeasured := begins("gone", 300, 30), begins("unmeasured", 150, 10)
+			if gone {
+				continue
+			}
+			if r.IntN(100) == 0 {
+				depth = math.NaN()
+			}
+			if name := fmt.Sprint("v", version); !unmeasured {
+				add("depth", name, at, depth)
+				add("jobs_total", "", at, jobs)
+			}
+			if late && begins("both", 100, 3) {
+				add("depth", fmt.Sprint("v", version+1), at, depth)
+			}
+			add("up", "", at, 1)
+		}
+		for _, key := range slices.Sorted(maps.Keys(series)) {
+			all = append(all, *series[key])
+		}
+	}
+	writeRecording(tb, file, length, all)
+}
+
 func writeRecording(tb testing.TB, file string, length time.Duration, all []recorded.Piece) {
 	tb.Helper()
 	f, err := os.Create(file)
@@ -253,7 +315,8 @@ func TestBacktestDecidesTheSame(t *testing.T) {
 	t.Parallel()
 	workers, services := workersScenario, servicesScenario
 	workers.targets, services.targets = 20, 10
-	for _, s := range []scenario{workers, services} {
+	restless := scenario{"restless", backtestRunbook, "worker", 5, 150, writeRestless}
+	for _, s := range []scenario{workers, services, restless} {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			decidesTheSame(t, s)
@@ -283,16 +346,19 @@ func decidesTheSame(t *testing.T, s scenario) {
 		if diff := cmp.Diff(want, once, without, named, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("every %s:\n%.3000s", step, diff)
 		}
-		if n := once.Count(); step == time.Minute && (n["acted"] == 0 || n["refused"] == 0 || len(once.Problems) > 0) {
+		if n := once.Count(); step == time.Minute && (n["acted"] == 0 || n["refused"] == 0 || len(once.Problems) > 0 != (s.name == "restless")) {
 			t.Errorf("every %s: %v, %v", step, n, once.Problems)
 		}
 	}
 }
 
-// What a backtest costs, and how many times as long it takes to ask each query at each tick: over 1,000 series, for 1 and for 20 runbooks. The part of 30 days
-// that is asked each time is short; cost is linear in it.
+// What a backtest costs, and how many times as long it takes to ask each query at each tick: over 1,000 series, for 1 and for 20 runbooks, of fleets of which
+// somebody is sick at most times, and of calm ones with five incidents a day. Eight hours are replayed; cost is linear in them.
 func BenchmarkBacktest(b *testing.B) {
-	for _, s := range []scenario{workersScenario, servicesScenario} {
+	workers, services := workersScenario, servicesScenario
+	workers.name, workers.seldom = "calm_workers", 30*workers.seldom
+	services.name, services.seldom = "calm_services", 30*services.seldom
+	for _, s := range []scenario{workersScenario, servicesScenario, workers, services} {
 		for _, runbooks := range []int{1, 20} {
 			b.Run(fmt.Sprintf("%s/runbooks=%d", s.name, runbooks), func(b *testing.B) { benchmarkBacktest(b, s, runbooks) })
 		}
