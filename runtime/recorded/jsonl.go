@@ -74,19 +74,43 @@ func (v jsonlValue) MarshalJSON() ([]byte, error) {
 	return strconv.AppendFloat(nil, f, 'g', -1, 64), nil
 }
 
-// UnmarshalJSON implements json.Unmarshaler.
-func (v *jsonlValue) UnmarshalJSON(text []byte) error {
-	word := strings.Trim(string(text), `"`)
+// readValue reads what MarshalJSON writes.
+func readValue(text string) (float64, error) {
+	word := strings.Trim(text, `"`)
 	if word == "stale" {
-		*v = jsonlValue(staleNaN())
-		return nil
+		return staleNaN(), nil
 	}
 	f, err := strconv.ParseFloat(word, 64)
 	if err != nil {
-		return fmt.Errorf(`a value must be a number, "NaN", "+Inf", "-Inf" or "stale", got %.60s`, text)
+		return 0, fmt.Errorf(`a value must be a number, "NaN", "+Inf", "-Inf" or "stale", got %.60s`, text)
 	}
-	*v = jsonlValue(f)
-	return nil
+	return f, nil
+}
+
+func readTime(text string) (int64, error) {
+	t, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("a time must be whole milliseconds, got %.60s", text)
+	}
+	return t, nil
+}
+
+// elements reads each element of a JSON array of numbers and words, none of which has a comma in it: in a fraction of the time that it takes encoding/json.
+func elements[T any](array json.RawMessage, read func(text string) (T, error)) ([]T, error) {
+	inner, ok := bytes.CutPrefix(bytes.TrimSpace(array), []byte("["))
+	inner, closed := bytes.CutSuffix(inner, []byte("]"))
+	if inner = bytes.TrimSpace(inner); !ok || !closed || len(inner) == 0 {
+		return nil, nil
+	}
+	out := make([]T, 0, bytes.Count(inner, []byte(","))+1)
+	for text := range bytes.SplitSeq(inner, []byte(",")) {
+		v, err := read(string(bytes.TrimSpace(text)))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, nil
 }
 
 // WritePiece writes one series as one line.
@@ -103,19 +127,27 @@ func WritePiece(w io.Writer, p Piece) error {
 
 // ReadPiece reads such a line.
 func ReadPiece(line []byte) (Piece, error) {
-	var in jsonlPiece
+	var in struct {
+		Labels map[string]string `json:"labels"`
+		Times  json.RawMessage   `json:"t"`
+		Values json.RawMessage   `json:"v"`
+	}
 	if err := json.Unmarshal(line, &in); err != nil {
 		return Piece{}, err
 	}
-	if len(in.Times) != len(in.Values) || len(in.Times) == 0 {
-		return Piece{}, fmt.Errorf("a piece must have a value for each time, got %d times and %d values", len(in.Times), len(in.Values))
+	p := Piece{Labels: in.Labels}
+	var err error
+	if p.Times, err = elements(in.Times, readTime); err != nil {
+		return Piece{}, err
 	}
-	p := Piece{Labels: in.Labels, Times: in.Times, Values: make([]float64, len(in.Values))}
-	for i, v := range in.Values {
-		if i > 0 {
-			p.Times[i] += p.Times[i-1]
-		}
-		p.Values[i] = float64(v)
+	if p.Values, err = elements(in.Values, readValue); err != nil {
+		return Piece{}, err
+	}
+	if len(p.Times) != len(p.Values) || len(p.Times) == 0 {
+		return Piece{}, fmt.Errorf("a piece must have a value for each time, got %d times and %d values", len(p.Times), len(p.Values))
+	}
+	for i := 1; i < len(p.Times); i++ {
+		p.Times[i] += p.Times[i-1]
 	}
 	return p, nil
 }

@@ -108,6 +108,8 @@ func TestLoadProblems(t *testing.T) {
 		"something follows":     {Recording{Name: "a.jsonl"}, own + `{"labels":{"__name__":"m"},"t":[1],"v":[1]}` + "\n", 5, "follows its end"},
 		"times without values":  {Recording{Name: "a.jsonl"}, strings.Replace(own, "[5,2000]", "[5]", 1), 2, "2 times and 1 values"},
 		"time goes back":        {Recording{Name: "a.jsonl"}, strings.Replace(own, "00000,60000]", "00000,-60000]", 1), 2, "out of order"},
+		"no whole time":         {Recording{Name: "a.jsonl"}, strings.Replace(own, "00000,60000]", "00000,6e4]", 1), 2, "a time must be whole milliseconds, got 6e4"},
+		"no list":               {Recording{Name: "a.jsonl"}, strings.Replace(own, "[7]", "7", 1), 3, "1 times and 0 values"},
 		"no value":              {Recording{Name: "a.jsonl"}, strings.Replace(own, "[7]", `["seven"]`, 1), 3, "a value must be"},
 		"no mapping":            {Recording{Name: "a.csv"}, "t,v\n1,1\n", 0, "columns"},
 		"unknown column":        {Recording{Name: "a.csv", CSV: table}, "t,w\n1,1\n", 1, `no column "v"`},
