@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,9 +96,9 @@ func readTime(text string) (int64, error) {
 	return t, nil
 }
 
-// elements reads each element of a JSON array of numbers and words, none of which has a comma in it: in a fraction of the time that it takes encoding/json.
-func elements[T any](array json.RawMessage, read func(text string) (T, error)) ([]T, error) {
-	inner, ok := bytes.CutPrefix(bytes.TrimSpace(array), []byte("["))
+// elements reads the elements of a JSON array of numbers and words, none of which has a comma in it: in a fraction of the time that it takes encoding/json.
+func elements[T any](array []byte, read func(text string) (T, error)) ([]T, error) {
+	inner, ok := bytes.CutPrefix(array, []byte("["))
 	inner, closed := bytes.CutSuffix(inner, []byte("]"))
 	if inner = bytes.TrimSpace(inner); !ok || !closed || len(inner) == 0 {
 		return nil, nil
@@ -131,6 +132,12 @@ func ReadPiece(line []byte) (Piece, error) {
 		Labels map[string]string `json:"labels"`
 		Times  json.RawMessage   `json:"t"`
 		Values json.RawMessage   `json:"v"`
+	}
+	// As WritePiece writes it, the numbers need not be gone through three times. None of this is in a label: a quote there has a backslash before it.
+	i, j, end := bytes.Index(line, []byte(`,"t":[`)), bytes.Index(line, []byte(`],"v":[`)), bytes.LastIndex(line, []byte("]}"))
+	if 0 < i && i < j && j < end && len(bytes.TrimSpace(line[end:])) == len("]}") {
+		in.Times, in.Values = line[i+len(`,"t":`):j+1], line[j+len(`],"v":`):end+1]
+		line = slices.Concat(line[:i], []byte("}"))
 	}
 	if err := json.Unmarshal(line, &in); err != nil {
 		return Piece{}, err
