@@ -3,11 +3,13 @@ package testrun
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/runtime/engine"
 	"github.com/seed1de3961f/runbook/runtime/project"
+	"github.com/seed1de3961f/runbook/runtime/promexpr"
 )
 
 // foresight knows of each runbook of a backtest at which of the next ticks its whole fleet is healthy. Most are, in most recordings, and nothing comes of a
@@ -49,21 +51,24 @@ func (f *foresight) look(ctx context.Context, rb *project.Runbook, from time.Tim
 		return never
 	}
 	until := from.Add(time.Duration(times-1) * step)
-	var failed bool
-	ask := func(expr string, from time.Time, step time.Duration) []kit.Series {
-		found, ok := f.memo.ahead(ctx, expr, from, until, step)
-		failed = failed || !ok
-		return found
+	ages := rb.Targets.Sick.Left.Timestamps()
+	a := engine.Ahead{From: from, Step: step, Times: times, Ages: make([][]kit.Series, len(ages))}
+	var asking sync.WaitGroup
+	var failed atomic.Bool
+	ask := func(into *[]kit.Series, expr *promexpr.Expr, from time.Time, step time.Duration) {
+		asking.Go(func() {
+			found, ok := f.memo.ahead(ctx, expr.String(), from, until, step)
+			if *into = found; !ok {
+				failed.Store(true)
+			}
+		})
 	}
-	a := engine.Ahead{
-		From: from, Step: step, Times: times,
-		Members: ask(rb.Targets.All.String(), from, step),
-		Symptom: ask(rb.Targets.Sick.Left.String(), from.Add(-window), grid),
+	ask(&a.Members, rb.Targets.All, from, step)
+	ask(&a.Symptom, rb.Targets.Sick.Left, from.Add(-window), grid)
+	for i, age := range ages {
+		ask(&a.Ages[i], age, from, step)
 	}
-	for _, t := range rb.Targets.Sick.Left.Timestamps() {
-		a.Ages = append(a.Ages, ask(t.String(), from, step))
-	}
-	if failed {
+	if asking.Wait(); failed.Load() {
 		return never
 	}
 	return engine.Quiet(rb, f.settings.MaxAge, a)
