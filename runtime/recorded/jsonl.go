@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -190,15 +191,59 @@ func WriteRecording(w io.Writer, packed bool, h Header, series []Piece) error {
 	return b.Flush()
 }
 
+// jsonLine is a line of a recording.
+type jsonLine struct {
+	text   []byte
+	unread error // what ended the reading, other than its end
+	piece  Piece // if the text is one
+	bad    error // why it is none
+}
+
+// readLines reads lines, and what they say as pieces, side by side: they come in their order. The caller ends it with stop.
+func readLines(in *bufio.Reader) (lines <-chan chan jsonLine, stop func()) {
+	out, stopped := make(chan chan jsonLine, runtime.GOMAXPROCS(0)), make(chan struct{})
+	go func() {
+		defer close(out)
+		for more := true; more; {
+			text, err := in.ReadBytes('\n')
+			more = err == nil
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			next := make(chan jsonLine, 1)
+			select {
+			case out <- next:
+			case <-stopped:
+				return
+			}
+			go func() {
+				line := jsonLine{text: text, unread: err}
+				if len(text) > 0 && err == nil {
+					line.piece, line.bad = ReadPiece(text)
+				}
+				next <- line
+			}()
+		}
+	}()
+	return out, func() {
+		close(stopped)
+		for range out { // until nothing reads any more
+		}
+	}
+}
+
 // jsonl reads what WriteRecording writes.
 func (l *loader) jsonl(in *bufio.Reader) ([]string, error) {
 	var warnings []string
 	const again = "record it again: runbook record"
 	n, ended := 0, false
 	var last *series
-	for more := true; more; {
-		line, err := in.ReadBytes('\n')
-		if more = err == nil; !more && !errors.Is(err, io.EOF) {
+	lines, stop := readLines(in)
+	defer stop()
+	for next := range lines {
+		read := <-next
+		line := read.text
+		if err := read.unread; err != nil {
 			return nil, l.unread(err)
 		}
 		if len(line) == 0 {
@@ -235,9 +280,9 @@ func (l *loader) jsonl(in *bufio.Reader) ([]string, error) {
 			ended = true
 			continue
 		}
-		p, err := ReadPiece(line)
-		if err != nil {
-			return nil, l.bad(n, "%v", err).WithHint(again)
+		p := read.piece
+		if read.bad != nil {
+			return nil, l.bad(n, "%v", read.bad).WithHint(again)
 		}
 		s, err := l.of(labels.FromMap(p.Labels))
 		if err != nil {
