@@ -87,9 +87,9 @@ type Options struct {
 	InOrder bool     // one runbook after the other, so that a simulation decides the same each time
 	// Traceless leaves the trace to the caller: a simulation of a month keeps of each run what it needs, and has no use for the rest.
 	Traceless bool
-	// Quiet, if set, says whether every target of a runbook is known to be healthy at the time of the run. A simulation that has looked ahead says so, and is
-	// spared a look of which nothing comes.
-	Quiet func(rb *project.Runbook, at time.Time) bool
+	// Quiet, if set, says whether every target of a runbook is known to be healthy at the time of the run, and of a key whether it is that of one. A
+	// simulation that has looked ahead says so, and is spared a look of which nothing comes.
+	Quiet func(rb *project.Runbook, at time.Time) (there func(key string) bool, quiet bool)
 	// Approval is the request that a person has just approved, "" if that is not why this runs.
 	Approval string
 }
@@ -226,9 +226,9 @@ func (e *engine) noSuchTarget() *problem.Problem {
 
 // runbook looks at one runbook's fleet and evaluates it for each sick target.
 func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Runbook, l *loading) error {
-	if e.Quiet != nil && e.Quiet(rb, e.run.Started) {
-		if idle, err := e.idle(ctx, rb, over(rb, guard.FleetView{ID: rb.Targets.ID})); err != nil || idle {
-			return err
+	if e.Quiet != nil {
+		if there, quiet := e.Quiet(rb, e.run.Started); quiet {
+			return e.observe(ctx, rb, func(key string) (trace.Condition, bool) { return trace.Healthy, there(key) }, over(rb, guard.FleetView{ID: rb.Targets.ID}))
 		}
 	}
 	all, fleet, err := e.look(ctx, rb, tr)
@@ -246,7 +246,7 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 		}
 	}()
 	if !e.dry {
-		if err := e.observe(ctx, rb, all, fleet); err != nil {
+		if err := e.observe(ctx, rb, foundIn(all), over(rb, fleet)); err != nil {
 			return err
 		}
 	}
@@ -281,6 +281,17 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 		}
 	}
 	return nil
+}
+
+// foundIn finds what was seen of a target by its key; all are sorted by it.
+func foundIn(all []seen) func(key string) (trace.Condition, bool) {
+	return func(key string) (trace.Condition, bool) {
+		i, ok := slices.BinarySearchFunc(all, key, func(s seen, key string) int { return strings.Compare(s.target.Key, key) })
+		if !ok {
+			return "", false
+		}
+		return all[i].trace.Condition, true
+	}
 }
 
 // warm is a worker for the sick targets, on its way while the records are read; nil if there is nothing to evaluate, or if none can be had, which

@@ -19,9 +19,9 @@ const goneFor = 24 * time.Hour
 // observe moves the open episodes of a runbook on by what was seen: healthy time counts only where it was observed, and an
 // episode ends after an hour of it, or when the target has been gone for a day. None ends while an attempt holds the target.
 //
-// The breaker learns in the same transaction whether the fleet is over its share. A healthy fleet without episodes costs no write.
-func (e *engine) observe(ctx context.Context, rb *project.Runbook, all []seen, fleet guard.FleetView) error {
-	looked := over(rb, fleet)
+// found is what was seen of the target with a key, false if it was not there. The breaker learns in the same transaction whether the fleet is over its
+// share. A healthy fleet without episodes costs no write.
+func (e *engine) observe(ctx context.Context, rb *project.Runbook, found func(key string) (trace.Condition, bool), looked breaker.Looked) error {
 	if idle, err := e.idle(ctx, rb, looked); err != nil || idle {
 		return err
 	}
@@ -49,24 +49,17 @@ func (e *engine) observe(ctx context.Context, rb *project.Runbook, all []seen, f
 		for _, o := range open {
 			held[o.Target] = true
 		}
-		there := map[string]bool{}
-		for _, s := range all {
-			there[s.target.Key] = true
-			ep, ok := eps[s.target.Key]
-			if !ok {
-				continue
-			}
-			// What was observed reaches back as far as the window of the symptom, never to the last tick.
-			reach := max(rb.Targets.Held, e.Settings.MaxAge)
-			ep = ep.Seen(s.trace.Condition == trace.Sick || s.trace.Condition == trace.Pending, s.trace.Condition == trace.Healthy, reach, now)
-			if ep.Stable() && !held[s.target.Key] {
-				delete(eps, s.target.Key)
-				continue
-			}
-			eps[s.target.Key] = ep
-		}
 		for key, ep := range eps {
-			if !there[key] && !held[key] && now.Trusted-ep.SeenAt.Trusted >= goneFor {
+			ended := false
+			if is, there := found(key); there {
+				// What was observed reaches back as far as the window of the symptom, never to the last tick.
+				reach := max(rb.Targets.Held, e.Settings.MaxAge)
+				ep = ep.Seen(is == trace.Sick || is == trace.Pending, is == trace.Healthy, reach, now)
+				ended, eps[key] = ep.Stable(), ep
+			} else {
+				ended = now.Trusted-ep.SeenAt.Trusted >= goneFor
+			}
+			if ended && !held[key] {
 				delete(eps, key)
 			}
 		}

@@ -24,33 +24,36 @@ type foresight struct {
 
 // outlook is what is known of the ticks from a time on.
 type outlook struct {
-	from  time.Time
-	quiet []bool
+	engine.Outlook
+	from, until time.Time
 }
 
 // quiet implements engine.Options.Quiet.
-func (f *foresight) quiet(ctx context.Context, rb *project.Runbook, at time.Time) bool {
+func (f *foresight) quiet(ctx context.Context, rb *project.Runbook, at time.Time) (there func(key string) bool, quiet bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	o, ok := f.known[rb.Path]
-	if i := int(at.Sub(o.from) / f.memo.step); ok && i < len(o.quiet) {
-		return o.quiet[i]
+	if !ok || at.After(o.until) {
+		o = f.look(ctx, rb, at)
+		f.known[rb.Path] = o
 	}
-	o = outlook{at, f.look(ctx, rb, at)}
-	f.known[rb.Path] = o
-	return o.quiet[0]
+	i := int(at.Sub(o.from) / f.memo.step)
+	if !o.Quiet(i) {
+		return nil, false
+	}
+	return func(key string) bool { return o.There(key, i) }, true
 }
 
 // look asks for everything that the runbook looks at from a time on.
-func (f *foresight) look(ctx context.Context, rb *project.Runbook, from time.Time) []bool {
+func (f *foresight) look(ctx context.Context, rb *project.Runbook, from time.Time) outlook {
 	step := f.memo.step
 	times := min(manyTicks, int(f.memo.to.Sub(from)/step)+1)
-	never := make([]bool, times)
+	until := from.Add(time.Duration(times-1) * step)
+	never := outlook{from: from, until: until}
 	window, grid := engine.Window(f.settings, rb)
 	if rb.Targets.All == nil || rb.Targets.Sick.Left == nil || step%grid != 0 {
 		return never
 	}
-	until := from.Add(time.Duration(times-1) * step)
 	ages := rb.Targets.Sick.Left.Timestamps()
 	a := engine.Ahead{From: from, Step: step, Times: times, Ages: make([][]kit.Series, len(ages))}
 	var asking sync.WaitGroup
@@ -71,5 +74,5 @@ func (f *foresight) look(ctx context.Context, rb *project.Runbook, from time.Tim
 	if asking.Wait(); failed.Load() {
 		return never
 	}
-	return engine.Quiet(rb, f.settings.MaxAge, a)
+	return outlook{engine.Foresee(rb, f.settings.MaxAge, a), from, until}
 }

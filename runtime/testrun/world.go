@@ -370,7 +370,9 @@ func (w *world) process(ctx context.Context, paths []string, o runOptions) (*tra
 	}
 	options := engine.Options{Paths: paths, Target: o.target, InOrder: true, Traceless: o.traceless}
 	if w.foresight != nil {
-		options.Quiet = func(rb *project.Runbook, at time.Time) bool { return w.foresight.quiet(ctx, rb, at) }
+		options.Quiet = func(rb *project.Runbook, at time.Time) (func(key string) bool, bool) {
+			return w.foresight.quiet(ctx, rb, at)
+		}
 	}
 	r, err := engine.Run(ctx, d, options)
 	if r != nil {

@@ -18,17 +18,28 @@ type Ahead struct {
 	Ages    [][]kit.Series // each of the symptom's timestamps
 }
 
-// Quiet says for each of those times whether a look then finds targets and every one of them healthy: what judge says, of all times at once. Where a single
-// series for each target is not enough to know, it says false.
-func Quiet(rb *project.Runbook, maxAge time.Duration, a Ahead) []bool {
+// Outlook is at which of those times all is quiet: a look finds targets, and every one of them healthy.
+type Outlook struct {
+	quiet   []bool
+	members map[string]column // by the key of the target
+}
+
+// Quiet says whether all is at time number i; the zero Outlook knows of none.
+func (o Outlook) Quiet(i int) bool { return i < len(o.quiet) && o.quiet[i] }
+
+// There says whether there is a target with this key then.
+func (o Outlook) There(key string, i int) bool { return o.members[key].at(i) }
+
+// Foresee says what judge says, of all times at once. Where a single series for each target is not enough to know, no time is quiet.
+func Foresee(rb *project.Runbook, maxAge time.Duration, a Ahead) Outlook {
 	out := make([]bool, a.Times)
 	if rb.Alert != nil || rb.Targets.Single || rb.Targets.Sick.Left == nil {
-		return out
+		return Outlook{quiet: out}
 	}
 	members, plain := a.columns(rb, a.Members)
 	symptom, also := a.columns(rb, a.Symptom)
 	if !plain || !also {
-		return out // series to be joined, or an error
+		return Outlook{quiet: out} // series to be joined, or an error
 	}
 	ages := make([]measuredAt, len(a.Ages))
 	for i, series := range a.Ages {
@@ -38,7 +49,7 @@ func Quiet(rb *project.Runbook, maxAge time.Duration, a Ahead) []bool {
 	for key, member := range members {
 		s, own := symptom[key], make([]column, len(ages))
 		for n, x := range ages {
-			own[n] = x.own[key]
+			own[n] = x.own[member.name]
 		}
 		for i, there := range member.there {
 			if !there || troubled[i] {
@@ -61,7 +72,7 @@ func Quiet(rb *project.Runbook, maxAge time.Duration, a Ahead) []bool {
 	for i := range out {
 		out[i] = out[i] && !troubled[i]
 	}
-	return out
+	return Outlook{out, members}
 }
 
 func (a Ahead) time(i int) time.Time { return a.From.Add(time.Duration(i) * a.Step) }
@@ -77,14 +88,15 @@ func (a Ahead) index(at time.Time) int {
 
 // column is what one series has at each of the times.
 type column struct {
+	name   string // KeyOf its labels
 	there  []bool
 	values []float64
 }
 
 func (c column) at(i int) bool { return c.there != nil && c.there[i] }
 
-func (a Ahead) column(s kit.Series) column {
-	c := column{make([]bool, a.Times), make([]float64, a.Times)}
+func (a Ahead) column(rb *project.Runbook, s kit.Series) column {
+	c := column{rb.KeyOf(s.Labels), make([]bool, a.Times), make([]float64, a.Times)}
 	for _, p := range s.Points {
 		if i := a.index(p.At); i >= 0 {
 			c.there[i], c.values[i] = true, p.Value
@@ -93,25 +105,22 @@ func (a Ahead) column(s kit.Series) column {
 	return c
 }
 
-// columns are those of the series by the labels that name a target; false if two have the same, or one lacks a label.
+// columns are those of the series by the key of their target; false if two have the same, or one lacks a label.
 func (a Ahead) columns(rb *project.Runbook, series []kit.Series) (map[string]column, bool) {
 	out := make(map[string]column, len(series))
 	for _, s := range series {
-		if _, err := rb.Key(s.Labels); err != nil {
+		key, err := rb.Key(s.Labels)
+		if _, twice := out[key]; twice || err != nil {
 			return nil, false
 		}
-		key := rb.KeyOf(s.Labels)
-		if _, twice := out[key]; twice {
-			return nil, false
-		}
-		out[key] = a.column(s)
+		out[key] = a.column(rb, s)
 	}
 	return out, true
 }
 
 // measuredAt is stamped at each of the times, in seconds since 1970; 0 for never.
 type measuredAt struct {
-	own     map[string]column
+	own     map[string]column // by name
 	newest  []float64
 	carries []bool
 }
@@ -119,25 +128,25 @@ type measuredAt struct {
 func (a Ahead) measured(rb *project.Runbook, series []kit.Series) measuredAt {
 	out := measuredAt{own: make(map[string]column, len(series)), newest: make([]float64, a.Times), carries: make([]bool, a.Times)}
 	for _, s := range series {
-		c, key, named := a.column(s), rb.KeyOf(s.Labels), carries(rb, s.Labels)
+		c, named := a.column(rb, s), carries(rb, s.Labels)
 		for i, there := range c.there {
 			if !there {
 				continue
 			}
 			out.newest[i] = max(out.newest[i], c.values[i])
 			out.carries[i] = out.carries[i] || named
-			if other, ok := out.own[key]; ok && other.there[i] {
+			if other, ok := out.own[c.name]; ok && other.there[i] {
 				c.values[i] = max(c.values[i], other.values[i])
 			}
 		}
-		if other, ok := out.own[key]; ok {
+		if other, ok := out.own[c.name]; ok {
 			for i, there := range other.there {
 				if there && !c.there[i] {
 					c.there[i], c.values[i] = true, other.values[i]
 				}
 			}
 		}
-		out.own[key] = c
+		out.own[c.name] = c
 	}
 	return out
 }

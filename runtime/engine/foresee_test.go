@@ -33,8 +33,8 @@ func quietRunbook(t *testing.T) *project.Runbook {
 	return &project.Runbook{Name: "r", Targets: project.Targets{ID: "f", Sick: sick, Held: 2 * time.Minute, All: all, By: []string{"instance"}}}
 }
 
-// What is said of many times at once is what judge says at each: of series with gaps, that change their labels, have no number or were measured long ago.
-func TestQuietIsWhatJudgeSays(t *testing.T) {
+// What is foreseen of many times at once is what judge says at each: of series with gaps, that change their labels, have no number or were measured long ago.
+func TestForeseenIsWhatJudgeSays(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -92,15 +92,20 @@ func TestQuietIsWhatJudgeSays(t *testing.T) {
 			}
 		}
 		a.Ages = [][]kit.Series{ages}
-		got := Quiet(rb, maxAge, a)
+		o := Foresee(rb, maxAge, a)
 		for i := range times {
-			want := judgedWell(rb, maxAge, a, i)
+			members, want := judgedWell(rb, maxAge, a, i)
 			said[want]++
+			for _, key := range []string{"instance=w0", "instance=w1", "instance=w2"} {
+				if there := slices.Contains(members, key); o.Quiet(i) && o.There(key, i) != there {
+					t.Fatalf("at %d: %s is there: %t, want %t\n%+v", i, key, !there, there, a)
+				}
+			}
 			// It may not know of what it says nothing, and errs on one side only.
-			if got[i] && !want {
+			if o.Quiet(i) && !want {
 				t.Fatalf("at %d: said to be quiet\n%+v", i, a)
 			}
-			if want && !got[i] && odd == 0 {
+			if want && !o.Quiet(i) && odd == 0 {
 				t.Fatalf("at %d: not said to be quiet\n%+v", i, a)
 			}
 		}
@@ -110,8 +115,8 @@ func TestQuietIsWhatJudgeSays(t *testing.T) {
 	}
 }
 
-// judgedWell asks judge at one of the times.
-func judgedWell(rb *project.Runbook, maxAge time.Duration, a Ahead, i int) bool {
+// judgedWell asks judge at one of the times: which targets there are, and whether all are healthy.
+func judgedWell(rb *project.Runbook, maxAge time.Duration, a Ahead, i int) (members []string, well bool) {
 	at := a.time(i)
 	upTo := func(all []kit.Series, from time.Time) []kit.Series {
 		var out []kit.Series
@@ -133,23 +138,23 @@ func judgedWell(rb *project.Runbook, maxAge time.Duration, a Ahead, i int) bool 
 	e := &engine{}
 	all, err := e.population(rb, now(a.Members))
 	if err != nil || len(all) == 0 {
-		return false
+		return nil, false
 	}
 	byKey, err := seriesByTarget(rb, upTo(a.Symptom, at.Add(-rb.Targets.Held)))
 	if err != nil {
-		return false
+		return nil, false
 	}
 	stamps := stampedBy(rb, [][]kit.Sample{now(a.Ages[0])})
+	well = true
 	for _, t := range all {
-		if judge(rb, t, byKey[t.Key], newestFor(rb, t, stamps), 3, at, maxAge).Condition != trace.Healthy {
-			return false
-		}
+		members = append(members, t.Key)
+		well = well && judge(rb, t, byKey[t.Key], newestFor(rb, t, stamps), 3, at, maxAge).Condition == trace.Healthy
 	}
-	return true
+	return members, well
 }
 
-// It does not know of a runbook of which one look is not enough.
-func TestQuietKnowsOnlyFleets(t *testing.T) {
+// Nothing is foreseen of a runbook of which one look is not enough.
+func TestOnlyFleetsAreForeseen(t *testing.T) {
 	t.Parallel()
 	from := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	series := func(v float64) []kit.Series {
@@ -173,7 +178,7 @@ func TestQuietKnowsOnlyFleets(t *testing.T) {
 		rb, changed := quietRunbook(t), a
 		changed.Ages = slices.Clone(a.Ages)
 		c.change(rb, &changed)
-		if diff := cmp.Diff([]bool{c.want}, Quiet(rb, 3*time.Minute, changed)); diff != "" {
+		if diff := cmp.Diff(c.want, Foresee(rb, 3*time.Minute, changed).Quiet(0)); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
 	}
