@@ -104,6 +104,7 @@ func RunBacktest(ctx context.Context, p *Project, o BacktestOptions) (*Backtest,
 	}
 	if len(o.Rules) == 0 && !o.EachQuery { // rules write into the database as time goes on
 		w.memo = newMemo(w.db, o.Step, o.To)
+		defer w.memo.end()
 		w.foresight = &foresight{memo: w.memo, settings: w.settings, known: map[string]outlook{}}
 	}
 	b := &Backtest{From: o.From, To: o.To, Step: o.Step, Spans: []Span{}, Warnings: w.warnings}

@@ -9,7 +9,6 @@ import (
 	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/runtime/engine"
 	"github.com/seed1de3961f/runbook/runtime/project"
-	"github.com/seed1de3961f/runbook/runtime/promexpr"
 )
 
 // foresight knows of each runbook of a backtest at which of the next ticks its whole fleet is healthy. Most are, in most recordings, and nothing comes of a
@@ -34,7 +33,13 @@ func (f *foresight) quiet(ctx context.Context, rb *project.Runbook, at time.Time
 	defer f.mu.Unlock()
 	o, ok := f.known[rb.Path]
 	if !ok || at.After(o.until) {
-		o = f.look(ctx, rb, at)
+		from := at
+		if next := o.until.Add(f.memo.step); ok {
+			if _, until := f.span(next); !at.After(until) {
+				from = next // as it was prepared, also if the runbook was not due then
+			}
+		}
+		o = f.look(ctx, rb, from)
 		f.known[rb.Path] = o
 	}
 	i := int(at.Sub(o.from) / f.memo.step)
@@ -44,35 +49,52 @@ func (f *foresight) quiet(ctx context.Context, rb *project.Runbook, at time.Time
 	return func(key string) bool { return o.There(key, i) }, true
 }
 
-// look asks for everything that the runbook looks at from a time on.
+// look asks for everything that the runbook looks at from a time on, and has what comes after that prepared.
 func (f *foresight) look(ctx context.Context, rb *project.Runbook, from time.Time) outlook {
-	step := f.memo.step
-	times := min(manyTicks, int(f.memo.to.Sub(from)/step)+1)
-	until := from.Add(time.Duration(times-1) * step)
+	times, until := f.span(from)
 	never := outlook{from: from, until: until}
-	window, grid := engine.Window(f.settings, rb)
-	if rb.Targets.All == nil || rb.Targets.Sick.Left == nil || step%grid != 0 {
+	if _, grid := engine.Window(f.settings, rb); rb.Targets.All == nil || rb.Targets.Sick.Left == nil || f.memo.step%grid != 0 {
 		return never
 	}
-	ages := rb.Targets.Sick.Left.Timestamps()
-	a := engine.Ahead{From: from, Step: step, Times: times, Ages: make([][]kit.Series, len(ages))}
+	f.memo.drop(from)
+	asks := f.questions(rb, from, until)
+	answers := make([][]kit.Series, len(asks))
 	var asking sync.WaitGroup
 	var failed atomic.Bool
-	ask := func(into *[]kit.Series, expr *promexpr.Expr, from time.Time, step time.Duration) {
+	for i, ask := range asks {
 		asking.Go(func() {
-			found, ok := f.memo.ahead(ctx, expr.String(), from, until, step)
-			if *into = found; !ok {
+			found, ok := f.memo.ahead(ctx, ask)
+			if answers[i] = found; !ok {
 				failed.Store(true)
 			}
 		})
 	}
-	ask(&a.Members, rb.Targets.All, from, step)
-	ask(&a.Symptom, rb.Targets.Sick.Left, from.Add(-window), grid)
-	for i, age := range ages {
-		ask(&a.Ages[i], age, from, step)
-	}
 	if asking.Wait(); failed.Load() {
 		return never
 	}
+	if next := until.Add(f.memo.step); !next.After(f.memo.to) {
+		_, until := f.span(next)
+		for _, ask := range f.questions(rb, next, until) {
+			f.memo.prepare(ctx, ask, next)
+		}
+	}
+	a := engine.Ahead{From: from, Step: f.memo.step, Times: times, Members: answers[0], Symptom: answers[1], Ages: answers[2:]}
 	return outlook{engine.Foresee(rb, f.settings.MaxAge, a), from, until}
+}
+
+// span is how many ticks from a time on are foreseen at once, and which is the last.
+func (f *foresight) span(from time.Time) (times int, until time.Time) {
+	times = min(manyTicks, int(f.memo.to.Sub(from)/f.memo.step)+1)
+	return times, from.Add(time.Duration(times-1) * f.memo.step)
+}
+
+// questions are those of a look: for the members, the symptom, and when that was measured.
+func (f *foresight) questions(rb *project.Runbook, from, until time.Time) []question {
+	window, grid := engine.Window(f.settings, rb)
+	sick := rb.Targets.Sick.Left
+	out := []question{{rb.Targets.All.String(), from, until, f.memo.step}, {sick.String(), from.Add(-window), until, grid}}
+	for _, t := range sick.Timestamps() {
+		out = append(out, question{t.String(), from, until, f.memo.step})
+	}
+	return out
 }

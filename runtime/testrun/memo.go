@@ -23,10 +23,19 @@ type memo struct {
 	mu      sync.Mutex
 	queries map[times]*ahead
 	said    map[question][]kit.Series // at this tick; shared by all who asked, who change nothing of it
+	coming  map[question]*answer      // of which it is known that they will be asked
+}
+
+// answer is one that is on its way until done is closed.
+type answer struct {
+	from   time.Time // the tick for which it was asked
+	done   chan struct{}
+	series []kit.Series
+	err    error
 }
 
 func newMemo(db *recorded.DB, step time.Duration, to time.Time) *memo {
-	return &memo{db: db, step: step, to: to, queries: map[times]*ahead{}, said: map[question][]kit.Series{}}
+	return &memo{db: db, step: step, to: to, queries: map[times]*ahead{}, said: map[question][]kit.Series{}, coming: map[question]*answer{}}
 }
 
 // question is an expression and when it is asked for; step is 0 for what it has at one time.
@@ -109,24 +118,63 @@ func (m *memo) over(ctx context.Context, expr string, start, end time.Time, step
 	})
 }
 
-// ahead is what an expression has at the steps of [start, end], and maybe before and after; what is asked for in it later is cut out of that. It is false if
+// ahead is what an expression has at the steps that are asked for, and maybe before and after; what is asked for in it later is cut out of that. It is false if
 // that is not what the expression has when it is asked at each step by itself, and for what cannot be asked at all.
-func (m *memo) ahead(ctx context.Context, expr string, start, end time.Time, step time.Duration) ([]kit.Series, bool) {
-	if unsteady().MatchString(expr) {
+func (m *memo) ahead(ctx context.Context, ask question) ([]kit.Series, bool) {
+	if unsteady().MatchString(ask.expr) {
 		return nil, false
 	}
-	q := m.query(expr, start, step, start)
+	q := m.query(ask.expr, ask.start, ask.step, ask.start)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if start.Before(q.from) || end.After(q.until) {
-		found, err := m.db.Range(ctx, expr, start, end, step)
-		if err != nil {
+	if ask.start.Before(q.from) || ask.end.After(q.until) {
+		a := m.prepare(ctx, ask, ask.start)
+		if <-a.done; a.err != nil {
 			return nil, false // whoever asks now learns what is wrong
 		}
-		q.set(found, start, end)
+		q.set(a.series, ask.start, ask.end)
 	}
-	q.asked = end
+	q.asked = ask.end
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.coming, ask)
 	return q.series, true
+}
+
+// prepare asks what will be asked at a tick, beside everything else; end waits for what is still on its way.
+func (m *memo) prepare(ctx context.Context, ask question, at time.Time) *answer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := m.coming[ask]
+	if a == nil {
+		a = &answer{from: at, done: make(chan struct{})}
+		m.coming[ask] = a
+		go func() {
+			defer close(a.done)
+			a.series, a.err = m.db.Range(ctx, ask.expr, ask.start, ask.end, ask.step)
+		}()
+	}
+	return a
+}
+
+// drop lets go of what was prepared for a tick long before this one and that nobody has asked for: the runbook was not due.
+func (m *memo) drop(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for ask, a := range m.coming {
+		if now.Sub(a.from) >= manyTicks*m.step {
+			<-a.done
+			delete(m.coming, ask)
+		}
+	}
+}
+
+func (m *memo) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range m.coming {
+		<-a.done
+	}
 }
 
 // query is what is known of an expression at the steps from start on.

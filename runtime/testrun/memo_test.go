@@ -43,7 +43,11 @@ func TestMemoAnswersTheSame(t *testing.T) {
 				then = at.Add(-time.Duration(r.IntN(20)) * time.Minute)
 			}
 			if r.IntN(10) == 0 {
-				m.ahead(t.Context(), expr, then.Add(-time.Duration(r.IntN(5))*time.Minute), then.Add(time.Duration(r.IntN(40))*time.Minute), time.Minute)
+				ask := question{expr, then.Add(-time.Duration(r.IntN(5)) * time.Minute), then.Add(time.Duration(r.IntN(40)) * time.Minute), time.Minute}
+				if r.IntN(2) == 0 {
+					m.prepare(t.Context(), ask, at)
+				}
+				m.ahead(t.Context(), ask)
 			}
 			got, err := m.instant(t.Context(), expr, then)
 			if err != nil {
@@ -76,10 +80,17 @@ func TestMemoForgets(t *testing.T) {
 	}
 	m := newMemo(db, time.Minute, Beginning.Add(24*time.Hour))
 	for minute := range 1440 {
-		if _, err := m.instant(t.Context(), fmt.Sprintf("m > %d", minute), Beginning.Add(time.Duration(minute)*time.Minute)); err != nil {
+		expr, at := fmt.Sprintf("m > %d", minute), Beginning.Add(time.Duration(minute)*time.Minute)
+		if _, err := m.instant(t.Context(), expr, at); err != nil {
 			t.Fatal(err)
 		}
+		m.drop(at)
+		m.prepare(t.Context(), question{expr, at, at.Add(time.Hour), time.Minute}, at)
 	}
+	if n := len(m.coming); n > manyTicks {
+		t.Errorf("%d answers are kept that nobody wants", n)
+	}
+	m.end()
 	if n := len(m.queries); n > manyTicks+1 {
 		t.Errorf("%d queries are kept", n)
 	}
