@@ -194,7 +194,7 @@ bench-plugins: ## measure starting and calling plugins against go-plugin's own e
 
 .PHONY: bench-parts
 bench-parts: ## run the Go benchmarks of the packages
-	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m ./...
 
 .PHONY: tools
 tools: $(GOLANGCI) $(GOVULNCHECK) ## install the pinned tools into GOPATH/bin
