@@ -16,6 +16,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 )
@@ -136,7 +137,7 @@ func ReadPiece(line []byte) (Piece, error) {
 	}
 	// As WritePiece writes it, the numbers need not be gone through three times. None of this is in a label: a quote there has a backslash before it.
 	i, j, end := bytes.Index(line, []byte(`,"t":[`)), bytes.Index(line, []byte(`],"v":[`)), bytes.LastIndex(line, []byte("]}"))
-	if 0 < i && i < j && j < end && len(bytes.TrimSpace(line[end:])) == len("]}") {
+	if 0 < i && i < j && j < end && len(bytes.TrimSpace(line[end:])) == len("]}") && jsontext.Value(line).IsValid() {
 		in.Times, in.Values = line[i+len(`,"t":`):j+1], line[j+len(`],"v":`):end+1]
 		line = slices.Concat(line[:i], []byte("}"))
 	}

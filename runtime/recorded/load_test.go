@@ -109,6 +109,8 @@ func TestLoadProblems(t *testing.T) {
 		"times without values":  {Recording{Name: "a.jsonl"}, strings.Replace(own, "[5,2000]", "[5]", 1), 2, "2 times and 1 values"},
 		"time goes back":        {Recording{Name: "a.jsonl"}, strings.Replace(own, "00000,60000]", "00000,-60000]", 1), 2, "out of order"},
 		"no whole time":         {Recording{Name: "a.jsonl"}, strings.Replace(own, "00000,60000]", "00000,6e4]", 1), 2, "a time must be whole milliseconds, got 6e4"},
+		"no number of JSON":     {Recording{Name: "a.jsonl"}, strings.Replace(own, "[5,2000]", "[5,+2000]", 1), 2, "invalid character '+'"},
+		"a quote is missing":    {Recording{Name: "a.jsonl"}, strings.Replace(own, "[7]", `["7]`, 1), 3, "in string literal"},
 		"no list":               {Recording{Name: "a.jsonl"}, strings.Replace(own, "[7]", "7", 1), 3, "1 times and 0 values"},
 		"no value":              {Recording{Name: "a.jsonl"}, strings.Replace(own, "[7]", `["seven"]`, 1), 3, "a value must be"},
 		"no mapping":            {Recording{Name: "a.csv"}, "t,v\n1,1\n", 0, "columns"},
