@@ -22,7 +22,7 @@ type memo struct {
 
 	mu      sync.Mutex
 	queries map[times]*ahead
-	said    map[question][]kit.Series // at this tick; shared by all who asked, who change nothing of it
+	said    map[question][]kit.Series // at this tick
 	coming  map[question]*answer      // of which it is known that they will be asked
 }
 
@@ -52,13 +52,13 @@ func (m *memo) tick() {
 	clear(m.said)
 }
 
-// once answers what was answered at this tick, and asks for the rest.
+// once answers what was answered at this tick, and asks for the rest. Whoever asks may put the series in another order, and changes nothing of their points.
 func (m *memo) once(q question, ask func() ([]kit.Series, error)) ([]kit.Series, error) {
 	m.mu.Lock()
 	found, ok := m.said[q]
 	m.mu.Unlock()
 	if ok {
-		return found, nil
+		return slices.Clone(found), nil
 	}
 	found, err := ask()
 	if err != nil {
@@ -66,8 +66,8 @@ func (m *memo) once(q question, ask func() ([]kit.Series, error)) ([]kit.Series,
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.said[q] = slices.Clip(found)
-	return m.said[q], nil
+	m.said[q] = slices.Clone(found)
+	return found, nil
 }
 
 // times are those at which an expression is asked: all that are phase after a multiple of step.
@@ -141,7 +141,7 @@ func (m *memo) ahead(ctx context.Context, ask question) ([]kit.Series, bool) {
 	return q.series, true
 }
 
-// prepare asks what will be asked at a tick, beside everything else; end waits for what is still on its way.
+// prepare asks what will be asked at a tick, beside everything else.
 func (m *memo) prepare(ctx context.Context, ask question, at time.Time) *answer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -169,6 +169,7 @@ func (m *memo) drop(now time.Time) {
 	}
 }
 
+// end waits for what is still on its way.
 func (m *memo) end() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

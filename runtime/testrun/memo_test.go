@@ -3,6 +3,7 @@ package testrun
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -68,6 +69,35 @@ func TestMemoAnswersTheSame(t *testing.T) {
 				t.Fatalf("%s from %s to %s by %s: %v\n%s", expr, start, then, step, err, diff)
 			}
 		}
+	}
+}
+
+// What one runbook does with its answer is not seen by the next that asks the same at the same tick.
+func TestMemoAnswersEachByItself(t *testing.T) {
+	t.Parallel()
+	db := recorded.New(recorded.Options{})
+	for i := range 3 {
+		if err := db.Append(map[string]string{"__name__": "m", "i": fmt.Sprint(i)}, Beginning, float64(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := newMemo(db, time.Minute, Beginning.Add(time.Hour))
+	ask := func() []kit.Series {
+		found, err := m.over(t.Context(), "m", Beginning, Beginning.Add(time.Minute), time.Minute)
+		if err != nil || len(found) != 3 {
+			t.Fatalf("%v, %v", found, err)
+		}
+		return found
+	}
+	first := ask()
+	want := slices.Clone(first)
+	for range 2 {
+		slices.Reverse(first)
+		first = ask()
+		if diff := cmp.Diff(want, first); diff != "" {
+			t.Errorf("in another order:\n%s", diff)
+		}
+		first[0] = kit.Series{}
 	}
 }
 

@@ -8,12 +8,12 @@
 // test moves. What stands in for the world is the metric source, which answers from what the test has recorded or written down, with Prometheus' own
 // engine, and the plugins, whose actions end as the test says (well, if it says nothing) and change nothing.
 //
-//	Script   finds and runs the tests of a file
-//	world    one test's clock, metrics, records, and what people were told; a run of the engine in it
-//	host     stands in for every plugin
-//	memo     answers a backtest's queries, each evaluated once for many ticks
+//	Script     finds and runs the tests of a file
+//	world      one test's clock, metrics, records, and what people were told; a run of the engine in it
+//	host       stands in for every plugin
+//	memo       answers a backtest's queries, each evaluated once for many ticks
 //	foresight  knows at which ticks of a backtest a whole fleet is healthy, and nothing comes of a look at it
-//	expect   compares, and says what differs
+//	expect     compares, and says what differs
 package testrun
 
 import (

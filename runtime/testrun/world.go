@@ -59,16 +59,15 @@ const booted = 24 * time.Hour
 
 // world is what a test has set up and what has happened in it.
 type world struct {
-	p        *Project
-	settings *project.Settings
-	dir      string // of the test's file, relative to the project
-	scratch  string // holds the state directory
-	state    control.State
-	store    *memory.Store
-	db       *recorded.DB
-	memo     *memo // of a backtest, nil if each query is asked by itself
-	// foresight is that of a backtest, nil with memo.
-	foresight *foresight
+	p         *Project
+	settings  *project.Settings
+	dir       string // of the test's file, relative to the project
+	scratch   string // holds the state directory
+	state     control.State
+	store     *memory.Store
+	db        *recorded.DB
+	memo      *memo      // of a backtest, nil if each query is asked by itself
+	foresight *foresight // of a backtest, nil with memo
 	now       time.Time
 	runs      []*trace.Run
 	pid       int
