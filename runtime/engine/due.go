@@ -78,14 +78,9 @@ func (e *engine) load(ctx context.Context, l *loading) error {
 				return err
 			}
 		}
-		load := func() (*project.Runbook, error) {
+		rb, err := e.loaded(path, func() (*project.Runbook, error) {
 			return project.LoadRunbook(ctx, l.worker, e.files, e.Settings, path, vocab)
-		}
-		if e.Loaded != nil {
-			once := load
-			load = func() (*project.Runbook, error) { return e.Loaded(path, once) }
-		}
-		rb, err := load()
+		})
 		if err != nil {
 			tr.Why = "it could not be loaded"
 			tr.Problem = e.asProblem(problem.Load, err, "load %s", path)
@@ -98,6 +93,13 @@ func (e *engine) load(ctx context.Context, l *loading) error {
 		l.loaded = append(l.loaded, dueRunbook{rb, tr, func() {}})
 	}
 	return nil
+}
+
+func (e *engine) loaded(path string, load func() (*project.Runbook, error)) (*project.Runbook, error) {
+	if e.Loaded == nil {
+		return load()
+	}
+	return e.Loaded(path, load)
 }
 
 // due claims the runbooks whose slot has not been run.

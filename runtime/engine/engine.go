@@ -245,10 +245,8 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 			w.Close()
 		}
 	}()
-	if !e.dry {
-		if err := e.observe(ctx, rb, foundIn(all), over(rb, fleet)); err != nil {
-			return err
-		}
+	if err := e.observe(ctx, rb, foundIn(all), over(rb, fleet)); err != nil {
+		return err
 	}
 	if err := blind(rb, all); err != nil {
 		return err

@@ -20,8 +20,11 @@ const goneFor = 24 * time.Hour
 // episode ends after an hour of it, or when the target has been gone for a day. None ends while an attempt holds the target.
 //
 // found is what was seen of the target with a key, false if it was not there. The breaker learns in the same transaction whether the fleet is over its
-// share. A healthy fleet without episodes costs no write.
+// share. A healthy fleet without episodes costs no write, and neither does a dry run.
 func (e *engine) observe(ctx context.Context, rb *project.Runbook, found func(key string) (trace.Condition, bool), looked breaker.Looked) error {
+	if e.dry {
+		return nil
+	}
 	if idle, err := e.idle(ctx, rb, looked); err != nil || idle {
 		return err
 	}
