@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	pdb "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
@@ -115,6 +117,10 @@ func (c *Config) options(d *database, readOnly bool) *pdb.Options {
 	// with 100,000 settled actions, and more with more. So many of them gather before a merge, and what they are merged with is kept small.
 	o.L0CompactionThreshold, o.L0StopWritesThreshold = 32, 200
 	o.LBaseMaxBytes, o.TargetFileSizes[0] = 1<<20, 256<<10
+	// A run looks into all of these for a record that few of them have: a filter says which, and what is read is not uncompressed first.
+	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
+	o.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+	o.Levels[1].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
 	o.Experimental.FileCacheShards = 1
 	o.DisableAutomaticCompactions = c.without == noCompactions
 	return o
