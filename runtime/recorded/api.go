@@ -1,6 +1,7 @@
 package recorded
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,13 +9,13 @@ import (
 	"math"
 	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
-	"github.com/prometheus/prometheus/promql/parser"
 )
 
 // engineVersion is the release of Prometheus whose engine answers. A test compares it with go.mod.
@@ -59,11 +60,7 @@ type reply struct {
 	Warnings  []string `json:"warnings,omitempty"`
 	Infos     []string `json:"infos,omitempty"`
 	code      int
-}
-
-type queryData struct {
-	ResultType parser.ValueType `json:"resultType"`
-	Result     parser.Value     `json:"result"`
+	result    []byte // data, as it is sent; nil: Data is
 }
 
 func success(data any) reply { return reply{Status: "success", Data: data, code: http.StatusOK} }
@@ -104,6 +101,9 @@ func serve(answer func(*http.Request) reply) http.HandlerFunc {
 			a = answer(r)
 		}
 		body, err := json.Marshal(a)
+		if a.result != nil {
+			body = slices.Concat(bytes.TrimSuffix(body, []byte{'}'}), []byte(`,"data":`), a.result, []byte{'}'})
+		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -183,28 +183,13 @@ func (db *DB) exec(r *http.Request, build func(context.Context, promql.QueryOpts
 		return queryFailure(res.Err)
 	}
 	// The result is rendered before q.Close, which gives its memory back to the engine.
-	body, err := json.Marshal(queryData{res.Value.Type(), present(res.Value)})
-	if err != nil {
+	a := success(nil)
+	if a.result, err = appendResult(fmt.Appendf(nil, `{"resultType":%q,"result":`, res.Value.Type()), res.Value); err != nil {
 		return failure(http.StatusInternalServerError, "internal", err)
 	}
-	a := success(json.RawMessage(body))
+	a.result = append(a.result, '}')
 	a.Warnings, a.Infos = res.Warnings.AsStrings(r.Form.Get("query"), 10, 10)
 	return a
-}
-
-// present makes sure that an empty answer is [], never null.
-func present(v parser.Value) parser.Value {
-	switch t := v.(type) {
-	case promql.Vector:
-		if t == nil {
-			return promql.Vector{}
-		}
-	case promql.Matrix:
-		if t == nil {
-			return promql.Matrix{}
-		}
-	}
-	return v
 }
 
 func (db *DB) apiSeries(r *http.Request) reply {
