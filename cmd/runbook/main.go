@@ -7,7 +7,8 @@ import (
 	_ "time/tzdata" // maintenance windows have time zones, and small machines have no list of them
 
 	"github.com/seed1de3961f/runbook/cmd/runbook/cli"
-	_ "github.com/seed1de3961f/runbook/runtime/sandbox/boot" // before all else: see there
+	_ "github.com/seed1de3961f/runbook/runtime/pluginhost/spare/boot" // before all else: see there
+	_ "github.com/seed1de3961f/runbook/runtime/sandbox/boot"          // and there
 )
 
 // The main thread is kept out of everything: a child that asks for a signal at its parent's death gets it when the thread

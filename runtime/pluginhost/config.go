@@ -15,6 +15,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost/spare"
 )
 
 // Config is what a Host needs.
@@ -71,7 +72,7 @@ func New(c Config) (*Plugins, error) {
 	if c.StartTimeout <= 0 {
 		c.StartTimeout = defaultStart
 	}
-	h := &Plugins{config: c, bundled: map[string]sdk.Manifest{}, manifests: map[string]sdk.Manifest{}, pools: map[string]*pool{}, dirs: map[string]*runDir{}}
+	h := &Plugins{config: c, bundled: map[string]sdk.Manifest{}, manifests: map[string]sdk.Manifest{}, pools: map[string]*pool{}, dirs: map[string]*runDir{}, ended: make(chan struct{})}
 	for _, m := range c.Bundled {
 		if err := CheckManifest(m.Name, m); err != nil {
 			return nil, err
@@ -91,6 +92,9 @@ type Plugins struct {
 	pools     map[string]*pool
 	dirs      map[string]*runDir // by whose they are: "" is the engine's user
 	closed    bool
+
+	release sync.Once
+	ended   chan struct{} // closed when all have
 }
 
 var (
@@ -98,6 +102,7 @@ var (
 	_ Planner = (*Plugins)(nil)
 
 	_ Prestarter = (*Plugins)(nil)
+	_ Releaser   = (*Plugins)(nil)
 )
 
 // Names lists the plugins that there are, sorted.
@@ -154,8 +159,17 @@ func (h *Plugins) pool(ctx context.Context, c Connection) (*pool, error) {
 	return h.pools[key], nil
 }
 
+// Release implements Releaser.
+func (h *Plugins) Release() { h.release.Do(func() { go h.end() }) }
+
 // Close implements Host.
 func (h *Plugins) Close() {
+	h.Release()
+	<-h.ended
+}
+
+func (h *Plugins) end() {
+	defer close(h.ended)
 	h.mu.Lock()
 	h.closed = true
 	pools, dirs := h.pools, h.dirs
@@ -165,6 +179,7 @@ func (h *Plugins) Close() {
 	for _, pl := range pools {
 		wg.Go(pl.close)
 	}
+	wg.Go(spare.Drop)
 	done := make(chan struct{})
 	go func() { wg.Wait(); close(done) }()
 	select {

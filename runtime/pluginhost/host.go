@@ -41,6 +41,11 @@ type Prestarter interface {
 	Prestart(c Connection)
 }
 
+// Releaser is a Host that can be told that nothing more will be asked of it. It begins to end what it has started; Close waits for that.
+type Releaser interface {
+	Release()
+}
+
 // Direct is a Host that has the samples of a metric source in this process, so that an answer need not be written down to be read again.
 // What it answers is shared: nobody changes it. It is false for what has to be asked with Query.
 type Direct interface {

@@ -23,6 +23,7 @@ import (
 	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost/spare"
 )
 
 // TestMain makes this test binary also the plugins and the hosts that the tests start.
@@ -32,6 +33,10 @@ func TestMain(m *testing.M) {
 		if err := serve(os.Args[3]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
+		}
+	case len(os.Args) == 2 && os.Args[1] == spare.Command:
+		if name, err := spare.Await(os.Stdin); err == nil {
+			_ = serve(name)
 		}
 	case len(os.Args) == 3 && os.Args[1] == "host":
 		hostMain(os.Args[2])

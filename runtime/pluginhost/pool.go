@@ -100,10 +100,18 @@ func (pl *pool) close() {
 	pl.closed = true
 	procs := pl.procs
 	pl.procs = nil
+	idle := make([]bool, len(procs))
+	for i, p := range procs {
+		idle[i] = p.users == 0
+	}
 	pl.mu.Unlock()
 	var wg sync.WaitGroup
-	for _, p := range procs {
-		wg.Go(p.stop)
+	for i, p := range procs {
+		if _, bundled := pl.host.bundled[pl.conn.Plugin]; bundled && idle[i] {
+			wg.Go(p.end) // between two calls they have nothing to tidy up
+		} else {
+			wg.Go(p.stop)
+		}
 	}
 	wg.Wait()
 }

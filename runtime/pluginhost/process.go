@@ -18,6 +18,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost/spare"
 )
 
 // process is one plugin process, from before its start to after its end.
@@ -55,7 +56,16 @@ func newProcess(pl *pool) *process {
 func (p *process) start() {
 	defer close(p.ready)
 	began := time.Now()
-	err := p.launch()
+	s := p.spare()
+	err := p.launch(s)
+	if err != nil && s != nil && !p.stopped.Load() {
+		if g := p.group.Load(); g != nil {
+			g.kill()
+		} else {
+			s.End() // it was not even told
+		}
+		err = p.launch(nil) // whatever has become of the one that waited
+	}
 	if err == nil {
 		ctx, cancel := context.WithDeadline(context.Background(), began.Add(p.host.config.StartTimeout))
 		defer cancel()
@@ -72,8 +82,16 @@ func (p *process) start() {
 
 func errClosed() error { return problem.New(problem.Internal, "the plugin host is closed") }
 
-// launch starts the process and waits for the handshake.
-func (p *process) launch() error {
+// spare is a process that may become the plugin; nil if there is none, or if it is not one of this program or has to be confined from its start.
+func (p *process) spare() *spare.Spare {
+	if _, bundled := p.host.bundled[p.name]; !bundled || p.confine != nil {
+		return nil
+	}
+	return spare.Take()
+}
+
+// launch starts the process, or tells the spare one what it is, and waits for the handshake.
+func (p *process) launch(s *spare.Spare) error {
 	prog, err := p.host.program(p.name)
 	if err != nil {
 		return err
@@ -92,7 +110,7 @@ func (p *process) launch() error {
 		Plugins:          goplugin.PluginSet{sdk.ServiceName: clientPlugin{}},
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
-			g, err := newGroup(prog, append(cmd.Env, p.host.config.Env...))
+			g, err := newGroup(prog, s, p.name, append(cmd.Env, p.host.config.Env...))
 			if err != nil {
 				return nil, err
 			}
@@ -236,24 +254,29 @@ func (p *process) kill() {
 func (p *process) stop() {
 	select {
 	case <-p.ready:
-		p.stopped.Store(true)
-		go p.tidy() // asks it to end
 	default:
-		p.kill() // there is nothing to be gentle with
-	}
-	g := p.group.Load()
-	if g == nil {
+		p.end() // there is nothing to be gentle with
 		return
 	}
-	select {
-	case <-g.done:
-		return
-	case <-time.After(stopGrace):
+	p.stopped.Store(true)
+	go p.tidy() // asks it to end
+	if g := p.group.Load(); g != nil {
+		select {
+		case <-g.done:
+		case <-time.After(stopGrace):
+			p.end()
+		}
 	}
-	g.kill()
-	select {
-	case <-g.done:
-	case <-time.After(closeWithin):
+}
+
+// end kills the process group and waits for its end.
+func (p *process) end() {
+	p.kill()
+	if g := p.group.Load(); g != nil {
+		select {
+		case <-g.done:
+		case <-time.After(closeWithin):
+		}
 	}
 }
 

@@ -32,7 +32,7 @@ func TestReplacedBetweenHashAndExec(t *testing.T) {
 	}
 	defer pr.file.Close()
 	put("evil")
-	g, err := newGroup(pr, nil)
+	g, err := newGroup(pr, nil, "good", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

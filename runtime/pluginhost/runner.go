@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"os"
-	"os/exec"
 	"strconv"
 	"sync"
 	"time"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/proc"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost/child"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost/spare"
 )
 
 // leftOpen is how long after a plugin's end something that it left behind may hold its output open.
@@ -22,12 +23,13 @@ const leftOpen = 200 * time.Millisecond
 // group is go-plugin's runner over a process group of our own. go-plugin's own passes this process's standard input and has
 // no bound on stopping: https://github.com/hashicorp/go-plugin/issues/136.
 type group struct {
-	cmd      *exec.Cmd
-	lifeline *os.File // its end is our end
-	stdout   *pipe
-	stderr   *pipe
-	ends     []*os.File // the plugin's ends of the pipes
-	confine  *proc.Confine
+	child   *child.Child
+	spare   *spare.Spare // child is its, and only has to be told what to be; nil: child is to be started
+	plugin  string
+	env     []string
+	stdout  *pipe
+	stderr  *pipe
+	confine *proc.Confine
 
 	done  chan struct{}    // closed once the plugin has ended and was reaped, or could not be started
 	state *os.ProcessState // after done
@@ -39,49 +41,37 @@ type group struct {
 	killed   bool // by us, before it ended by itself
 }
 
-func newGroup(pr program, env []string) (*group, error) {
-	g := &group{done: make(chan struct{})}
-	in, lifeline, err := os.Pipe()
-	if err != nil {
-		return nil, err
+// newGroup makes the group of a program's process, or of the spare one that becomes this plugin.
+func newGroup(pr program, s *spare.Spare, plugin string, env []string) (*group, error) {
+	env = append(env, sdk.EnvLifeline+"=1", sdk.EnvHost+"="+strconv.Itoa(os.Getpid()))
+	g := &group{spare: s, plugin: plugin, env: env, done: make(chan struct{})}
+	if g.spare != nil {
+		g.child = g.spare.Child
+	} else {
+		var files []*os.File
+		if pr.file != nil {
+			files = append(files, pr.file)
+		}
+		var err error
+		if g.child, err = child.New(pr.path, pr.name, pr.args, env, files...); err != nil {
+			return nil, err
+		}
 	}
-	g.ends, g.lifeline = []*os.File{in}, lifeline
-	outR, outW, err := os.Pipe()
-	if err != nil {
-		g.closeAll()
-		return nil, err
-	}
-	g.ends, g.stdout = append(g.ends, outW), newPipe(outR)
-	errR, errW, err := os.Pipe()
-	if err != nil {
-		g.closeAll()
-		return nil, err
-	}
-	g.ends, g.stderr = append(g.ends, errW), newPipe(errR)
-	g.cmd = &exec.Cmd{
-		Path: pr.path, Args: append([]string{pr.name}, pr.args...), Dir: string(os.PathSeparator), Stdin: in, Stdout: outW, Stderr: errW,
-		Env: append(env, sdk.EnvLifeline+"=1", sdk.EnvHost+"="+strconv.Itoa(os.Getpid())),
-	}
-	if pr.file != nil {
-		g.cmd.ExtraFiles = []*os.File{pr.file}
-	}
+	g.stdout, g.stderr = newPipe(g.child.Stdout), newPipe(g.child.Stderr)
 	return g, nil
 }
 
 // Start implements runner.Runner.
 func (g *group) Start(context.Context) error {
-	p, err := proc.Start(g.cmd, proc.Options{NoNewPrivs: true, Confine: g.confine})
+	p, err := g.begin()
 	g.mu.Lock()
 	g.proc, g.startErr = p, err
 	doomed := g.doomed
 	g.mu.Unlock()
 	if err != nil {
-		g.closeAll()
+		g.child.Close()
 		close(g.done)
 		return err
-	}
-	for _, f := range g.ends {
-		_ = f.Close()
 	}
 	limit(p.PID())
 	if doomed {
@@ -91,13 +81,22 @@ func (g *group) Start(context.Context) error {
 	return nil
 }
 
+// begin starts the process, or tells the one that waits what it is.
+func (g *group) begin() (*proc.Process, error) {
+	if g.spare == nil {
+		return g.child.Start(proc.Options{NoNewPrivs: true, Confine: g.confine})
+	}
+	_ = g.spare.Become(g.plugin, g.env) // if it has ended, the handshake says so
+	return g.spare.Process, nil
+}
+
 // watch reaps the plugin, kills what it left in its group, and bounds how long that may hold the pipes.
 func (g *group) watch(p *proc.Process) {
 	<-p.Exited()
 	p.Kill()
 	g.state, _ = p.Wait()
 	close(g.done)
-	_ = g.lifeline.Close()
+	_ = g.child.Lifeline.Close()
 	time.AfterFunc(leftOpen, func() { _, _ = g.stdout.Close(), g.stderr.Close() })
 }
 
@@ -122,19 +121,6 @@ func (g *group) process() (p *proc.Process, killed bool, startErr error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.proc, g.killed, g.startErr
-}
-
-func (g *group) closeAll() {
-	for _, f := range g.ends {
-		_ = f.Close()
-	}
-	_ = g.lifeline.Close()
-	if g.stdout != nil {
-		_ = g.stdout.Close()
-	}
-	if g.stderr != nil {
-		_ = g.stderr.Close()
-	}
 }
 
 // Wait implements runner.AttachedRunner.
@@ -162,7 +148,7 @@ func (g *group) Stdout() io.ReadCloser { return g.stdout }
 func (g *group) Stderr() io.ReadCloser { return g.stderr }
 
 // Name implements runner.Runner.
-func (g *group) Name() string { return g.cmd.Path }
+func (g *group) Name() string { return g.child.Cmd.Path }
 
 // ID implements runner.AttachedRunner.
 func (g *group) ID() string {

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"os"
 	"runtime/debug"
 
 	"github.com/seed1de3961f/runbook/cmd/runbook/demo"
 	"github.com/seed1de3961f/runbook/plugins"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost/spare"
 	"github.com/seed1de3961f/runbook/runtime/sandbox"
 )
 
@@ -21,6 +23,12 @@ func serveInternal(args []string, stdio Stdio) (code int, ok bool) {
 		return sandbox.ServeWorker(), true
 	case args[0] == demo.ServiceCommand:
 		return demo.ServiceMain(args[1:], stdio.Out, stdio.Err), true
+	case args[0] == spare.Command:
+		name, err := spare.Await(os.Stdin)
+		if err != nil {
+			return int(problem.ExitOK), true // nobody needs it
+		}
+		return servePlugin(name, stdio), true
 	case len(args) == 3 && args[0] == "plugin" && args[1] == "serve":
 		return servePlugin(args[2], stdio), true
 	}

@@ -1,0 +1,129 @@
+package pluginhost_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost/spare"
+)
+
+// childrenOf lists the processes that this one has started, with their command lines.
+func childrenOf(t *testing.T) map[int]string {
+	t.Helper()
+	all := map[int]string{}
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		text, _ := os.ReadFile(list) // a thread may have ended
+		for word := range strings.FieldsSeq(string(text)) {
+			pid, err := strconv.Atoi(word)
+			if err != nil {
+				t.Fatal(err)
+			}
+			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			all[pid] = string(bytes.ReplaceAll(bytes.TrimRight(line, "\x00"), []byte{0}, []byte{' '}))
+		}
+	}
+	return all
+}
+
+// ahead starts a spare process and returns its number.
+func ahead(t *testing.T) (pid int) {
+	t.Helper()
+	spare.Ahead()
+	eventually(t, "there is a spare process", func() bool {
+		for p, line := range childrenOf(t) {
+			if strings.HasSuffix(line, " "+spare.Command) {
+				pid = p
+			}
+		}
+		return pid != 0
+	})
+	return pid
+}
+
+func readEnv(t *testing.T, h *pluginhost.Plugins, c pluginhost.Connection) {
+	t.Helper()
+	v, err := h.Query(context.Background(), c, "read", args("command", value.String("env")))
+	if err != nil || !strings.Contains(fmt.Sprint(v), "PATH=/usr/local/sbin") {
+		t.Fatal(v, err)
+	}
+}
+
+// These share the one process that may be ahead, so they are not parallel, and nothing else of this package runs beside them.
+
+// The process that was started before it was known for what becomes the first bundled plugin that is asked, and ends with the host.
+func TestSpareBecomesAPlugin(t *testing.T) {
+	t.Setenv("SECRET_OF_THE_HOST", "hunter2")
+	pid := ahead(t)
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil || len(environ) > 0 {
+		t.Errorf("it has the environment %q, %v", environ, err)
+	}
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if !strings.Contains(string(status), "NoNewPrivs:\t1") {
+		t.Error("it may gain privileges")
+	}
+	h := bundled(t)
+	c := conn("exec", args("reads", value.Map(map[string]value.List{"env": argv("/usr/bin/env")})))
+	readEnv(t, h, c)
+	if all := childrenOf(t); len(all) != 1 || all[pid] == "" {
+		t.Errorf("the processes are %v, want the one that was ahead, %d", all, pid)
+	}
+	// An action has a process to itself, and there is no other spare one.
+	readEnv(t, h, pluginhost.Connection{Name: "another", Plugin: c.Plugin, Config: c.Config})
+	if all := childrenOf(t); len(all) != 2 {
+		t.Errorf("the processes are %v, want two", all)
+	}
+	h.Close()
+	if all := childrenOf(t); len(all) != 0 {
+		t.Errorf("left running: %v", all)
+	}
+}
+
+// One that nobody needs ends with the host as well, and one that has ended is no loss.
+func TestSpareIsNotNeeded(t *testing.T) {
+	pid := ahead(t)
+	bundled(t).Close()
+	eventually(t, "it has ended", func() bool { return gone(pid) })
+
+	pid = ahead(t)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	h := bundled(t)
+	readEnv(t, h, conn("exec", args("reads", value.Map(map[string]value.List{"env": argv("/usr/bin/env")}))))
+	h.Close()
+	eventually(t, "it has ended", func() bool { return gone(pid) })
+}
+
+// It has the rights of any plugin, so it becomes none that is confined, and no other program.
+func TestSpareIsNotConfined(t *testing.T) {
+	pid := ahead(t)
+	h := bundled(t)
+	c := conn("exec", args("reads", value.Map(map[string]value.List{"env": argv("/usr/bin/env")})))
+	c.Confine = &pluginhost.Confine{Read: []string{t.TempDir()}}
+	if _, err := h.Query(t.Context(), c, "read", args("command", value.String("env"))); err != nil {
+		t.Log(err) // how much can be taken from it depends on the kernel
+	}
+	s := spare.Take()
+	if s == nil || s.Process.PID() != pid {
+		t.Fatalf("process %d was taken: %+v", pid, s)
+	}
+	s.Process.Kill()
+	if _, err := s.Process.Wait(); err == nil {
+		t.Error("killed, it says that it ended well")
+	}
+	s.Close()
+}
