@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
@@ -31,6 +32,9 @@ type loading struct {
 	loaded []dueRunbook
 	worker sandbox.Worker // that read them, nil once it was taken
 	err    error
+
+	mu    sync.Mutex
+	fresh sandbox.Worker // that was started because it is likely to be needed, nil once it was taken
 }
 
 func (e *engine) startLoading(ctx context.Context) *loading {
@@ -43,23 +47,26 @@ func (e *engine) startLoading(ctx context.Context) *loading {
 	return l
 }
 
-// end gives up what has not been taken.
-func (l *loading) end() {
+// end gives up, and returns the workers that nobody has taken.
+func (l *loading) end() []sandbox.Worker {
 	l.cancel()
 	<-l.done
-	if l.worker != nil {
-		l.worker.Close()
-	}
+	return slices.DeleteFunc([]sandbox.Worker{l.worker, l.fresh}, func(w sandbox.Worker) bool { return w == nil })
 }
 
-// take returns the worker if it has read a single runbook, so that it may evaluate that one: no runbook is evaluated in a
-// process in which another one was executed.
+// take returns the worker that was started ahead, or the one that has read a single runbook, so that it may evaluate that one: no runbook is
+// evaluated in a process in which another one was executed.
 func (l *loading) take() sandbox.Worker {
-	w := l.worker
-	if len(l.traces) != 1 || w == nil || w.Dead() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := l.fresh
+	if l.fresh = nil; w == nil && len(l.traces) == 1 {
+		w, l.worker = l.worker, nil
+	}
+	if w != nil && w.Dead() {
+		w.Close()
 		return nil
 	}
-	l.worker = nil
 	return w
 }
 
@@ -109,6 +116,7 @@ func (e *engine) due(ctx context.Context, l *loading) ([]dueRunbook, error) {
 	if l.err != nil {
 		return nil, l.err
 	}
+	e.startExpected(ctx, l)
 	loaded := l.loaded
 	if e.dry || e.Target != "" {
 		for i := range loaded {

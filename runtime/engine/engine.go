@@ -90,6 +90,8 @@ type Options struct {
 	// Quiet, if set, says whether every target of a runbook is known to be healthy at the time of the run, and of a key whether it is that of one. A
 	// simulation that has looked ahead says so, and is spared a look of which nothing comes.
 	Quiet func(rb *project.Runbook, at time.Time) (there func(key string) bool, quiet bool)
+	// Expected is what the run before this one needed: it is started at once.
+	Expected Expected
 	// Approval is the request that a person has just approved, "" if that is not why this runs.
 	Approval string
 }
@@ -105,6 +107,7 @@ type engine struct {
 	deadline time.Time
 	doubtful []ledger.Doubt // what is in doubt when the run ends
 	broken   breaker.Doc    // where the breaker stands then
+	leaving  sync.WaitGroup // of processes that are not needed any more, beside the recording
 	mu       sync.Mutex     // over conns, sources, run.Cleanups and run.Recovered
 	conns    map[string]pluginhost.Connection
 	sources  map[string]*ledger.Source // of what was evaluated, by digest
@@ -135,6 +138,7 @@ func Run(ctx context.Context, d Deps, o Options) (*trace.Run, error) {
 	if ferr := e.finish(ctx, err); err == nil {
 		err = ferr
 	}
+	e.leaving.Wait()
 	return e.run, err
 }
 
@@ -144,9 +148,9 @@ func (e *engine) pass(ctx context.Context) error {
 	if err == nil {
 		e.prestart(conn) // it is ready by the time that it is asked
 	}
-	l := e.startLoading(ctx)
-	defer l.end()
 	e.run.Halt = e.State.Check(e.Env)
+	l := e.startLoading(ctx)
+	defer e.release(l)
 	if !e.dry {
 		if err := e.recover(ctx); err != nil {
 			return err
@@ -190,6 +194,16 @@ func (e *engine) pass(ctx context.Context) error {
 		e.problem(p)
 	}
 	return nil
+}
+
+// release ends what a run needs to look and to act, once it has.
+func (e *engine) release(l *loading) {
+	if r, ok := e.Host.(pluginhost.Releaser); ok {
+		r.Release()
+	}
+	for _, w := range l.end() {
+		e.leaving.Go(w.Close)
+	}
 }
 
 // problem adds a problem of the run as a whole. One cause, such as a full disk, is met in several places and told once.
@@ -242,7 +256,7 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 	w := e.warm(ctx, all, l)
 	defer func() {
 		if w != nil {
-			w.Close()
+			e.leaving.Go(w.Close)
 		}
 	}()
 	if err := e.observe(ctx, rb, foundIn(all), over(rb, fleet)); err != nil {
@@ -305,9 +319,7 @@ func (e *engine) warm(ctx context.Context, all []seen, l *loading) sandbox.Worke
 			return nil
 		}
 	}
-	if s, ok := w.(sandbox.Warmer); ok {
-		s.Warm(ctx)
-	}
+	warm(ctx, w)
 	return w
 }
 

@@ -198,6 +198,8 @@ type proc struct {
 	look func(action.Owner) process.Liveness
 	end  func(action.Child) error
 	beat func(*trace.Run) error
+	// wrap may put something of its own between the engine and the world.
+	wrap func(*Deps)
 }
 
 var errKilled = errors.New("this process was killed")
@@ -241,7 +243,7 @@ func (p *proc) run() (*trace.Run, error) {
 		w.t.Fatalf("%v", err)
 	}
 	vocabulary := slices.Concat(declare.Families(), []kit.Family{metrics.Family(), alerts.Family()}, families)
-	r, err := Run(p.ctx, Deps{
+	deps := Deps{
 		State: w.state, Store: p.st, Host: p.host, Tree: w.tree, Settings: w.settings,
 		Families: vocabulary,
 		Spawn:    w.spawn,
@@ -280,7 +282,11 @@ func (p *proc) run() (*trace.Run, error) {
 				p.hook(point)
 			}
 		},
-	}, p.opts)
+	}
+	if p.wrap != nil {
+		p.wrap(&deps)
+	}
+	r, err := Run(p.ctx, deps, p.opts)
 	if err == nil && !p.isDead() && p.ctx.Err() == nil {
 		w.decidesAgain(r, vocabulary)
 	}

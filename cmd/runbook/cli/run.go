@@ -69,6 +69,8 @@ func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.
 		return nil, err
 	}
 	gate := tested.Gate{Data: o.tree.Data, Source: o.tree, Manifests: o.manifests}
+	expected := recall(state.Dir)
+	opts.Expected = expected
 	r, err := engine.Run(ctx, engine.Deps{
 		State: state, Store: st, Host: host, Spawn: o.spawn, Tree: o.tree, Settings: o.settings, Families: o.families,
 		Sample: clock.Read, Now: c.stdio.Now, Env: c.stdio.Env, Self: process.Self(), Person: control.Who(), Look: process.Look, KillGroup: process.KillGroup,
@@ -76,6 +78,9 @@ func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.
 	}, opts)
 	if !opts.DryRun {
 		_ = o.memory.Save() // without it the next run asks a worker again
+		if r != nil {
+			_ = remember(state.Dir, expected, engine.ExpectAfter(r)) // without it the next run waits for what it needs
+		}
 	}
 	if r == nil {
 		return nil, err
