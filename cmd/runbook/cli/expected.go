@@ -8,23 +8,30 @@ import (
 	"path/filepath"
 	"reflect"
 
+	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/engine"
+	"github.com/seed1de3961f/runbook/runtime/project"
 )
 
-// expectedFile is where a run leaves what it needed, for the next one. It may be lost at any time.
-func expectedFile(state string) string { return filepath.Join(state, "cache", "expected") }
+// lastRun is what a run leaves for the next one. It may be lost at any time.
+type lastRun struct {
+	Project string          `json:"project"` // whose state directory it is
+	Needed  engine.Expected `json:"needed"`
+}
 
-// recall is what the last run needed; nothing if that is not known.
-func recall(state string) (x engine.Expected) {
-	text, err := os.ReadFile(expectedFile(state))
-	if err != nil || json.Unmarshal(text, &x) != nil {
-		return engine.Expected{}
+func lastRunFile(state string) string { return filepath.Join(state, "cache", "expected") }
+
+// recall is what the last run left; nothing if that is not known.
+func recall(state string) (l lastRun) {
+	text, err := os.ReadFile(lastRunFile(state))
+	if err != nil || json.Unmarshal(text, &l) != nil {
+		return lastRun{}
 	}
-	return x
+	return l
 }
 
 // remember leaves it, if it has changed.
-func remember(state string, was, is engine.Expected) error {
+func remember(state string, was, is lastRun) error {
 	if reflect.DeepEqual(was, is) {
 		return nil
 	}
@@ -32,10 +39,39 @@ func remember(state string, was, is engine.Expected) error {
 	if err != nil {
 		return err
 	}
-	file := expectedFile(state)
+	file := lastRunFile(state)
 	if err := os.Mkdir(filepath.Dir(file), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	// One write of a few bytes: whoever reads half of it reads nothing.
 	return os.WriteFile(file, text, 0o600)
+}
+
+// likelyState is the state directory that was given, or the one that the project is likely to have.
+func (c *call) likelyState(tree *project.Tree) (string, error) {
+	state, err := c.givenState()
+	if err == nil && state == "" {
+		state = project.LikelyState(tree)
+	}
+	return state, err
+}
+
+// openAhead begins to open the store of a project before the project is read, if its last run had it where it is likely to be now; else nil.
+func (c *call) openAhead(tree *project.Tree, command string) *auditedStore {
+	dir, err := c.likelyState(tree)
+	if err != nil || recall(dir).Project != tree.Root() {
+		return nil
+	}
+	state, err := control.Open(dir)
+	if err != nil {
+		return nil
+	}
+	config := storeConfig(state, command)
+	config.Writer = true
+	st, err := c.openStoreAs(config)
+	if err != nil {
+		return nil
+	}
+	st.Ahead()
+	return &st
 }

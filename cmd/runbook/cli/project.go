@@ -39,6 +39,7 @@ type opened struct {
 	exe       string
 	memory    *declared.Memory // of what files declare
 	worker    sandbox.Worker   // the one that read project.star, nil once it has been handed on
+	ahead     *auditedStore    // that is being opened, nil if none is or once it has been handed on
 }
 
 // openProject reads project.star, and knows the plugins that it names.
@@ -61,15 +62,20 @@ func (c *call) openTree(ctx context.Context, tree *project.Tree) (*opened, error
 
 // readProject reads project.star, for what needs no plugin.
 func (c *call) readProject(ctx context.Context) (*opened, error) {
-	root, err := project.Find(c.projectDir())
-	if err != nil {
-		return nil, err
-	}
-	tree, err := project.Open(root)
+	tree, err := c.findTree()
 	if err != nil {
 		return nil, err
 	}
 	return c.readTree(ctx, tree)
+}
+
+// findTree finds the files of the project.
+func (c *call) findTree() (*project.Tree, error) {
+	root, err := project.Find(c.projectDir())
+	if err != nil {
+		return nil, err
+	}
+	return project.Open(root)
 }
 
 func (c *call) readTree(ctx context.Context, tree *project.Tree) (*opened, error) {
@@ -82,9 +88,9 @@ func (c *call) readTree(ctx context.Context, tree *project.Tree) (*opened, error
 	if err != nil {
 		return nil, err
 	}
-	likely := state
-	if likely == "" {
-		likely = project.LikelyState(tree)
+	likely, err := c.likelyState(tree)
+	if err != nil {
+		return nil, err
 	}
 	o.memory = declared.Open(remembered(likely), exe)
 	o.worker = o.memory.Worker(sandbox.Limits{}, sandbox.Spawner{Exe: exe}.Start)
@@ -176,7 +182,19 @@ func (o *opened) spawn(context.Context) (sandbox.Worker, error) {
 	return o.memory.Worker(o.settings.Limits, sandbox.Spawner{Exe: o.exe, Limits: o.settings.Limits}.Start), nil
 }
 
+// store is the store of its state directory: the one that is being opened, if it is that.
+func (o *opened) store(c *call, config pebble.Config) (auditedStore, error) {
+	if st := o.ahead; st != nil && config.Writer && st.Dir() == config.Dir {
+		o.ahead = nil
+		return *st, nil
+	}
+	return c.openStoreAs(config)
+}
+
 func (o *opened) close() {
+	if o.ahead != nil {
+		_ = o.ahead.Close()
+	}
 	if o.worker != nil {
 		o.worker.Close()
 	}

@@ -34,10 +34,22 @@ starts; see docs/schedule.md.`,
 }
 
 func runRun(ctx context.Context, c *call) (result, error) {
-	o, err := c.openProject(ctx)
+	tree, err := c.findTree()
 	if err != nil {
 		return nil, err
 	}
+	var ahead *auditedStore
+	if !c.Bool("dry-run") {
+		ahead = c.openAhead(tree, "run")
+	}
+	o, err := c.openTree(ctx, tree)
+	if err != nil {
+		if ahead != nil {
+			_ = ahead.Close()
+		}
+		return nil, err
+	}
+	o.ahead = ahead
 	defer o.close()
 	paths, err := o.settings.Runbooks(o.tree, c.args)
 	if err != nil {
@@ -54,7 +66,7 @@ func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.
 	}
 	config := storeConfig(state, command)
 	config.Writer = !opts.DryRun
-	st, err := c.openStoreAs(config)
+	st, err := o.store(c, config)
 	if err != nil {
 		return nil, err
 	}
@@ -69,8 +81,8 @@ func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.
 		return nil, err
 	}
 	gate := tested.Gate{Data: o.tree.Data, Source: o.tree, Manifests: o.manifests}
-	expected := recall(state.Dir)
-	opts.Expected = expected
+	last := recall(state.Dir)
+	opts.Expected = last.Needed
 	r, err := engine.Run(ctx, engine.Deps{
 		State: state, Store: st, Host: host, Spawn: o.spawn, Tree: o.tree, Settings: o.settings, Families: o.families,
 		Sample: clock.Read, Now: c.stdio.Now, Env: c.stdio.Env, Self: process.Self(), Person: control.Who(), Look: process.Look, KillGroup: process.KillGroup,
@@ -79,7 +91,7 @@ func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.
 	if !opts.DryRun {
 		_ = o.memory.Save() // without it the next run asks a worker again
 		if r != nil {
-			_ = remember(state.Dir, expected, engine.ExpectAfter(r)) // without it the next run waits for what it needs
+			_ = remember(state.Dir, last, lastRun{o.tree.Root(), engine.ExpectAfter(r)}) // without it the next run waits for what it needs
 		}
 	}
 	if r == nil {

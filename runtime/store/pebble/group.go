@@ -75,6 +75,9 @@ func (s *Store) Update(ctx context.Context, keys []string, fn func(store.Tx) err
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
+	if err := s.awaitAhead(ctx); err != nil {
+		return err
+	}
 	u := &update{ctx: ctx, keys: keys, fn: fn, done: make(chan struct{})}
 	s.queue.add(u)
 	patience := time.NewTimer(s.cfg.Wait)

@@ -127,6 +127,22 @@ func (c *Config) tryOnce() (*fileLock, error) {
 	return nil, err
 }
 
+// tryFree takes the lock if nobody has it or waits for it.
+func (c *Config) tryFree() (*fileLock, error) {
+	l, err := c.openLock()
+	if err != nil {
+		return nil, err
+	}
+	if err = errHeld; !l.wanted() {
+		err = c.take(l, lockExclusive)
+	}
+	if err != nil {
+		l.closeFiles()
+		return nil, err
+	}
+	return l, nil
+}
+
 // openLock never creates the lock file: two processes that create it anew after it was removed would both hold a lock.
 func (c *Config) openLock() (*fileLock, error) {
 	f, err := openForLock(c.LockFile, 0)

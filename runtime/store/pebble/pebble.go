@@ -111,6 +111,8 @@ type Store struct {
 
 	queue queue // of updates; whoever has the turn carries out all that wait
 
+	ahead chan struct{} // closed when what Ahead began has ended; nil: it was not called
+
 	wedged atomic.Bool // a goroutine that nobody waits for any more has the turn: the disk hangs
 }
 
@@ -127,6 +129,40 @@ func New(cfg Config) (*Store, error) {
 		return nil, problem.New(problem.Internal, "store: no directory given")
 	}
 	return &Store{cfg: cfg.withDefaults(), turn: make(chan struct{}, 1)}, nil
+}
+
+// Dir is the directory of the store.
+func (s *Store) Dir() string { return s.cfg.Dir }
+
+// Ahead begins to open the store, so that the first transaction finds it open. It is called before all others. It waits for nobody who has the store or
+// waits for it, and what is wrong with it is told by the transaction.
+func (s *Store) Ahead() {
+	s.turn <- struct{}{}
+	s.ahead = make(chan struct{})
+	go func() {
+		defer close(s.ahead)
+		var err error
+		if s.lock, err = s.cfg.tryFree(); err != nil {
+			<-s.turn
+			return
+		}
+		if left, _ := s.ready(context.Background(), false); !left {
+			s.end()
+		}
+	}()
+}
+
+// awaitAhead waits for the end of what Ahead began, for as long as the disk and ctx let it take.
+func (s *Store) awaitAhead(ctx context.Context) error {
+	if s.ahead == nil {
+		return nil
+	}
+	select {
+	case <-s.ahead:
+		return nil
+	case <-ctx.Done():
+		return s.cfg.hangs(ctx.Err())
+	}
 }
 
 // View implements store.Store.
@@ -152,7 +188,9 @@ func (s *Store) Scan(ctx context.Context, prefix string, reverse bool, fn func(k
 
 // Close lets go of the store for good. It waits for a transaction that is under way in another goroutine.
 func (s *Store) Close() error {
-	if err := s.takeTurn(context.Background()); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*s.cfg.Wait)
+	defer cancel()
+	if err := s.takeTurn(ctx); err != nil {
 		return err
 	}
 	s.closed = true
@@ -182,6 +220,9 @@ func (s *Store) begin(ctx context.Context, write bool) (*database, error) {
 
 // takeTurn waits until no other transaction of this process is under way.
 func (s *Store) takeTurn(ctx context.Context) error {
+	if err := s.awaitAhead(ctx); err != nil {
+		return err
+	}
 	patience := time.NewTimer(s.cfg.Wait)
 	defer patience.Stop()
 	select {
@@ -239,8 +280,7 @@ func (s *Store) ready(ctx context.Context, write bool) (left bool, err error) {
 		return true, p
 	}
 	if left {
-		return true, problem.Wrap(problem.StateUnusable, err, "open store %s: no answer from the disk", s.cfg.Dir).
-			WithHint("look at the disk and the kernel's log: dmesg | tail")
+		return true, s.cfg.hangs(err)
 	}
 	return false, err
 }

@@ -47,6 +47,12 @@ func (c *Config) hint(err error) string {
 	}
 }
 
+// hangs is an open that has not ended when the time was over.
+func (c *Config) hangs(err error) *problem.Problem {
+	return problem.Wrap(problem.StateUnusable, err, "open store %s: no answer from the disk", c.Dir).
+		WithHint("look at the disk and the kernel's log: dmesg | tail")
+}
+
 // damaged says that records are gone or unreadable.
 func (c *Config) damaged(format string, args ...any) *problem.Problem {
 	return problem.New(problem.StoreDamaged, "store %s is damaged: %s", c.Dir, fmt.Sprintf(format, args...)).
