@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"os/exec"
 	"strconv"
 	"sync"
 	"time"
@@ -13,7 +14,7 @@ import (
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/proc"
-	"github.com/seed1de3961f/runbook/runtime/pluginhost/child"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost/pipes"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost/spare"
 )
 
@@ -23,10 +24,10 @@ const leftOpen = 200 * time.Millisecond
 // group is go-plugin's runner over a process group of our own. go-plugin's own passes this process's standard input and has
 // no bound on stopping: https://github.com/hashicorp/go-plugin/issues/136.
 type group struct {
-	child   *child.Child
-	spare   *spare.Spare // child is its, and only has to be told what to be; nil: child is to be started
+	cmd     *exec.Cmd
+	spare   *spare.Spare // the process that only has to be told what to be; nil: cmd is to be started
 	plugin  string
-	env     []string
+	pipes   *pipes.Pipes
 	stdout  *pipe
 	stderr  *pipe
 	confine *proc.Confine
@@ -44,20 +45,20 @@ type group struct {
 // newGroup makes the group of a program's process, or of the spare one that becomes this plugin.
 func newGroup(pr program, s *spare.Spare, plugin string, env []string) (*group, error) {
 	env = append(env, sdk.EnvLifeline+"=1", sdk.EnvHost+"="+strconv.Itoa(os.Getpid()))
-	g := &group{spare: s, plugin: plugin, env: env, done: make(chan struct{})}
-	if g.spare != nil {
-		g.child = g.spare.Child
+	g := &group{spare: s, plugin: plugin, done: make(chan struct{})}
+	if s != nil {
+		g.pipes = s.Pipes
 	} else {
-		var files []*os.File
-		if pr.file != nil {
-			files = append(files, pr.file)
-		}
 		var err error
-		if g.child, err = child.New(pr.path, pr.name, pr.args, env, files...); err != nil {
+		if g.pipes, err = pipes.Open(); err != nil {
 			return nil, err
 		}
 	}
-	g.stdout, g.stderr = newPipe(g.child.Stdout), newPipe(g.child.Stderr)
+	g.cmd = &exec.Cmd{Path: pr.path, Args: append([]string{pr.name}, pr.args...), Dir: string(os.PathSeparator), Env: env}
+	if pr.file != nil {
+		g.cmd.ExtraFiles = []*os.File{pr.file}
+	}
+	g.stdout, g.stderr = newPipe(g.pipes.Stdout), newPipe(g.pipes.Stderr)
 	return g, nil
 }
 
@@ -69,7 +70,7 @@ func (g *group) Start(context.Context) error {
 	doomed := g.doomed
 	g.mu.Unlock()
 	if err != nil {
-		g.child.Close()
+		g.pipes.Close()
 		close(g.done)
 		return err
 	}
@@ -83,11 +84,14 @@ func (g *group) Start(context.Context) error {
 
 // begin starts the process, or tells the one that waits what it is.
 func (g *group) begin() (*proc.Process, error) {
-	if g.spare == nil {
-		return g.child.Start(proc.Options{NoNewPrivs: true, Confine: g.confine})
+	if g.spare != nil {
+		_ = g.spare.Become(g.plugin, g.cmd.Env) // if it has ended, the handshake says so
+		return proc.Adopt(g.spare.Process, g.spare.Exited), nil
 	}
-	_ = g.spare.Become(g.plugin, g.env) // if it has ended, the handshake says so
-	return g.spare.Process, nil
+	g.cmd.Stdin, g.cmd.Stdout, g.cmd.Stderr = g.pipes.Theirs[0], g.pipes.Theirs[1], g.pipes.Theirs[2]
+	p, err := proc.Start(g.cmd, proc.Options{NoNewPrivs: true, Confine: g.confine})
+	g.pipes.Started()
+	return p, err
 }
 
 // watch reaps the plugin, kills what it left in its group, and bounds how long that may hold the pipes.
@@ -96,7 +100,7 @@ func (g *group) watch(p *proc.Process) {
 	p.Kill()
 	g.state, _ = p.Wait()
 	close(g.done)
-	_ = g.child.Lifeline.Close()
+	_ = g.pipes.Lifeline.Close()
 	time.AfterFunc(leftOpen, func() { _, _ = g.stdout.Close(), g.stderr.Close() })
 }
 
@@ -148,7 +152,7 @@ func (g *group) Stdout() io.ReadCloser { return g.stdout }
 func (g *group) Stderr() io.ReadCloser { return g.stderr }
 
 // Name implements runner.Runner.
-func (g *group) Name() string { return g.child.Cmd.Path }
+func (g *group) Name() string { return g.cmd.Path }
 
 // ID implements runner.AttachedRunner.
 func (g *group) ID() string {

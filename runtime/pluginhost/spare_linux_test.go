@@ -118,12 +118,11 @@ func TestSpareIsNotConfined(t *testing.T) {
 		t.Log(err) // how much can be taken from it depends on the kernel
 	}
 	s := spare.Take()
-	if s == nil || s.Process.PID() != pid {
+	if s == nil || s.Process.Pid != pid {
 		t.Fatalf("process %d was taken: %+v", pid, s)
 	}
-	s.Process.Kill()
-	if _, err := s.Process.Wait(); err == nil {
-		t.Error("killed, it says that it ended well")
+	s.End()
+	if !gone(pid) {
+		t.Error("it has not ended")
 	}
-	s.Close()
 }

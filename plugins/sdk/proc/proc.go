@@ -24,7 +24,7 @@ type Options struct {
 type Process struct {
 	cmd    *exec.Cmd
 	start  uint64
-	exited chan struct{}
+	exited <-chan struct{}
 	reap   func() error
 
 	mu     sync.Mutex
@@ -34,11 +34,20 @@ type Process struct {
 // Start starts cmd as the leader of a new process group. Its output should go to files or carry a WaitDelay: a process that
 // it leaves behind may hold pipes open.
 func Start(cmd *exec.Cmd, o Options) (*Process, error) {
-	p := &Process{cmd: cmd, exited: make(chan struct{})}
+	p := &Process{cmd: cmd}
 	if err := p.run(o); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// Adopt is the Process of one that was started elsewhere, with all that Start does. exited is closed when it has ended and was not reaped.
+func Adopt(p *os.Process, exited <-chan struct{}) *Process {
+	cmd := &exec.Cmd{Process: p}
+	return &Process{cmd: cmd, start: StartTime(p.Pid), exited: exited, reap: func() (err error) {
+		cmd.ProcessState, err = p.Wait()
+		return err
+	}}
 }
 
 // PID is the number of the process, and on Linux of its group.

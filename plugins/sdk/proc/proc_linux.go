@@ -5,16 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/proc/thread"
 )
 
-// run starts the command on an operating system thread of its own and keeps that thread until the process has ended:
-// Pdeathsig fires when the starting thread ends, not the process, and what is set on the thread, no_new_privs and a confinement, passes to the child
-// and to nothing else.
+// run starts the command on an operating system thread of its own: see package thread.
 func (p *Process) run(o Options) error {
 	if p.cmd.SysProcAttr == nil {
 		p.cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -25,63 +24,28 @@ func (p *Process) run(o Options) error {
 		o.Confine.attributes(p.cmd.SysProcAttr)
 	}
 	p.reap = p.cmd.Wait
-	started := make(chan error, 1)
-	onThread(func() {
+	var err error
+	p.exited, err = thread.Start(func() (int, error) {
 		if o.NoNewPrivs {
-			if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-				started <- fmt.Errorf("set no_new_privs: %w", err)
-				return
+			if err := thread.NoNewPrivs(); err != nil {
+				return 0, fmt.Errorf("set no_new_privs: %w", err)
 			}
 		}
 		if o.Confine != nil {
 			if err := o.Confine.restrict(); err != nil {
-				started <- fmt.Errorf("confine: %w", err)
-				return
+				return 0, fmt.Errorf("confine: %w", err)
 			}
 		}
 		if err := p.cmd.Start(); err != nil {
-			started <- o.Confine.explain(err)
-			return
+			return 0, o.Confine.explain(err)
 		}
-		started <- nil
-		waitExit(p.cmd.Process.Pid)
-		close(p.exited)
+		return p.cmd.Process.Pid, nil
 	})
-	if err := <-started; err != nil {
+	if err != nil {
 		return err
 	}
 	p.start = StartTime(p.cmd.Process.Pid) // not on that thread, which may not read it
 	return nil
-}
-
-// onThread runs fn on a thread that ends with it and is not the main thread: a main thread cannot end, and what is set on
-// it would be seen as the whole process's.
-func onThread(fn func()) {
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			fn() // never unlocked, so the thread ends here
-			return
-		}
-		elsewhere := make(chan struct{})
-		go func() {
-			runtime.LockOSThread()
-			close(elsewhere)
-			fn()
-		}()
-		<-elsewhere // as long as this goroutine holds the main thread, the other one cannot get it
-		runtime.UnlockOSThread()
-	}()
-}
-
-// waitExit waits until pid has ended and leaves it to be reaped.
-func waitExit(pid int) {
-	for {
-		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
-		if !errors.Is(err, unix.EINTR) {
-			return
-		}
-	}
 }
 
 // signal sends to the group. The leader is not reaped, so the group's number is still its own.

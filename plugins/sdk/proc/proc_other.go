@@ -16,9 +16,11 @@ func (p *Process) run(o Options) error {
 	}
 	var err error
 	p.reap = func() error { return err } // there is no waiting without reaping here
+	exited := make(chan struct{})
+	p.exited = exited
 	go func() {
 		err = p.cmd.Wait()
-		close(p.exited)
+		close(exited)
 	}()
 	return nil
 }

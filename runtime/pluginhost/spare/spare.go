@@ -7,7 +7,7 @@
 // Promise: until it is told, the process does nothing and knows nothing; it has no environment, no rights that a plugin would not have, and ends
 // when its parent ends or says no more. A parent that has none, or whose own has ended, starts a plugin as it always would.
 //
-// The package imports next to nothing, because what it imports is initialised before it can begin.
+// The package imports next to nothing, because what it imports is initialised before it can begin: not os/exec, which comes late.
 package spare
 
 import (
@@ -15,12 +15,10 @@ import (
 	"errors"
 	"io"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 
-	"github.com/seed1de3961f/runbook/plugins/sdk/proc"
-	"github.com/seed1de3961f/runbook/runtime/pluginhost/child"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost/pipes"
 )
 
 // Command is the hidden command that makes the binary such a process.
@@ -28,8 +26,9 @@ const Command = "__spare"
 
 // Spare is a process that waits to be told what it is.
 type Spare struct {
-	*child.Child
-	Process *proc.Process
+	*pipes.Pipes
+	Process *os.Process
+	Exited  <-chan struct{} // closed when it has ended; it was not reaped then
 }
 
 // ahead is the one spare process that was started, or is being.
@@ -38,34 +37,16 @@ var ahead struct {
 	started chan *Spare // nil: none was ever asked for, or it was taken; nil from it: it could not be started
 }
 
-// Ahead starts a process in the background. Only on Linux does none outlive its parent, so there is none elsewhere.
+// Ahead starts a process in the background, where none outlives its parent.
 func Ahead() {
-	if runtime.GOOS != "linux" {
-		return
-	}
 	started := make(chan *Spare, 1)
 	ahead.mu.Lock()
 	ahead.started = started
 	ahead.mu.Unlock()
-	go func() { started <- start() }()
-}
-
-func start() *Spare {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil
-	}
-	// This very binary, also if its file has been replaced meanwhile.
-	c, err := child.New("/proc/self/exe", exe, []string{Command}, nil)
-	if err != nil {
-		return nil
-	}
-	p, err := c.Start(proc.Options{NoNewPrivs: true})
-	if err != nil {
-		c.Close()
-		return nil
-	}
-	return &Spare{Child: c, Process: p}
+	go func() {
+		s, _ := start() // without it a plugin is started when it is needed
+		started <- s
+	}()
 }
 
 // Take returns the process that was started ahead, once; nil if there is none, or no longer.
@@ -82,7 +63,7 @@ func Take() *Spare {
 		return nil
 	}
 	select {
-	case <-s.Process.Exited():
+	case <-s.Exited:
 		s.End()
 		return nil
 	default:
@@ -95,13 +76,6 @@ func Drop() {
 	if s := Take(); s != nil {
 		s.End()
 	}
-}
-
-// End ends a process that was not told anything, and waits for its end.
-func (s *Spare) End() {
-	s.Process.Kill()
-	s.Close()
-	_, _ = s.Process.Wait()
 }
 
 // An order is texts that end with a zero byte, the plugin's name first, and a zero byte at the end of all. None of them is empty, so that a zero

@@ -12,7 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/seed1de3961f/runbook/runtime/pluginhost/child"
+	"github.com/seed1de3961f/runbook/runtime/pluginhost/pipes"
 )
 
 // order is what Become writes.
@@ -24,7 +24,7 @@ func order(t interface{ Fatal(...any) }, name string, env []string) []byte {
 	defer func() { _ = r.Close() }()
 	go func() {
 		defer func() { _ = w.Close() }()
-		_ = (&Spare{Child: &child.Child{Lifeline: w}}).Become(name, env)
+		_ = (&Spare{Pipes: &pipes.Pipes{Lifeline: w}}).Become(name, env)
 	}()
 	text, err := io.ReadAll(r)
 	if err != nil {

@@ -1,0 +1,4 @@
+//go:build !linux
+
+// Package thread is for Linux.
+package thread
