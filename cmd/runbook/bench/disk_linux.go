@@ -27,3 +27,6 @@ func mountSmall(dir string) (unmount func(), err error) {
 	}
 	return func() { _ = syscall.Unmount(dir, 0) }, nil
 }
+
+// flush waits until what was written is on the disk.
+func flush() { syscall.Sync() }
