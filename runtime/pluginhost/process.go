@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -82,9 +83,13 @@ func (p *process) start() {
 
 func errClosed() error { return problem.New(problem.Internal, "the plugin host is closed") }
 
-// spare is a process that may become the plugin; nil if there is none, or if it is not one of this program or has to be confined from its start.
+// spare is a process that may become the plugin. There is none for a plugin of another program or one that has to be confined from its start, and
+// none for one that acts: what acts can be told by its command line.
 func (p *process) spare() *spare.Spare {
-	if _, bundled := p.host.bundled[p.name]; !bundled || p.confine != nil {
+	if _, bundled := p.host.bundled[p.name]; !bundled || p.confine != nil || p.want == nil {
+		return nil
+	}
+	if slices.ContainsFunc(p.want.Functions, func(f sdk.Function) bool { return f.Kind == sdk.Action }) {
 		return nil
 	}
 	return spare.Take()

@@ -53,10 +53,16 @@ func ahead(t *testing.T) (pid int) {
 	return pid
 }
 
-func readEnv(t *testing.T, h *pluginhost.Plugins, c pluginhost.Connection) {
+// source is a connection of a plugin that does not act, and answers without anybody there.
+func source(name string) pluginhost.Connection {
+	c := conn("prometheus", args("url", value.String("http://127.0.0.1:1")))
+	c.Name = name
+	return c
+}
+
+func askServer(t *testing.T, h *pluginhost.Plugins, c pluginhost.Connection) {
 	t.Helper()
-	v, err := h.Query(context.Background(), c, "read", args("command", value.String("env")))
-	if err != nil || !strings.Contains(fmt.Sprint(v), "PATH=/usr/local/sbin") {
+	if v, err := h.Query(context.Background(), c, "server", nil); err != nil || !strings.Contains(fmt.Sprint(v), "127.0.0.1:1") {
 		t.Fatal(v, err)
 	}
 }
@@ -76,13 +82,11 @@ func TestSpareBecomesAPlugin(t *testing.T) {
 		t.Error("it may gain privileges")
 	}
 	h := bundled(t)
-	c := conn("exec", args("reads", value.Map(map[string]value.List{"env": argv("/usr/bin/env")})))
-	readEnv(t, h, c)
+	askServer(t, h, source("metrics"))
 	if all := childrenOf(t); len(all) != 1 || all[pid] == "" {
 		t.Errorf("the processes are %v, want the one that was ahead, %d", all, pid)
 	}
-	// An action has a process to itself, and there is no other spare one.
-	readEnv(t, h, pluginhost.Connection{Name: "another", Plugin: c.Plugin, Config: c.Config})
+	askServer(t, h, source("another")) // there is no other spare one
 	if all := childrenOf(t); len(all) != 2 {
 		t.Errorf("the processes are %v, want two", all)
 	}
@@ -103,19 +107,23 @@ func TestSpareIsNotNeeded(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := bundled(t)
-	readEnv(t, h, conn("exec", args("reads", value.Map(map[string]value.List{"env": argv("/usr/bin/env")}))))
+	askServer(t, h, source("metrics"))
 	h.Close()
 	eventually(t, "it has ended", func() bool { return gone(pid) })
 }
 
-// It has the rights of any plugin, so it becomes none that is confined, and no other program.
-func TestSpareIsNotConfined(t *testing.T) {
+// It has the rights of any plugin, so it becomes none that is confined; and what acts has its name on its command line.
+func TestSpareIsNotForAll(t *testing.T) {
 	pid := ahead(t)
 	h := bundled(t)
-	c := conn("exec", args("reads", value.Map(map[string]value.List{"env": argv("/usr/bin/env")})))
+	c := source("metrics")
 	c.Confine = &pluginhost.Confine{Read: []string{t.TempDir()}}
-	if _, err := h.Query(t.Context(), c, "read", args("command", value.String("env"))); err != nil {
+	if _, err := h.Query(t.Context(), c, "server", nil); err != nil {
 		t.Log(err) // how much can be taken from it depends on the kernel
+	}
+	c = conn("exec", args("reads", value.Map(map[string]value.List{"env": argv("/usr/bin/env")})))
+	if _, err := h.Query(t.Context(), c, "read", args("command", value.String("env"))); err != nil {
+		t.Error(err)
 	}
 	s := spare.Take()
 	if s == nil || s.Process.Pid != pid {

@@ -4,7 +4,7 @@
 // its own and then for that of its metric source's plugin waits twice. So it starts a process as soon as it can, and once it knows what it needs,
 // the process is told what to be.
 //
-// Promise: until it is told, the process does nothing and knows nothing; it has no environment, no rights that a plugin would not have, and ends
+// Promise: it becomes no plugin that acts; until it is told, the process does nothing and knows nothing; it has no environment, no rights that a plugin would not have, and ends
 // when its parent ends or says no more. A parent that has none, or whose own has ended, starts a plugin as it always would.
 //
 // The package imports next to nothing, because what it imports is initialised before it can begin: not os/exec, which comes late.

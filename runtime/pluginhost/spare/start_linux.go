@@ -22,8 +22,7 @@ func start() (*Spare, error) {
 	s.Exited, err = thread.Start(func() (int, error) {
 		err := thread.NoNewPrivs()
 		if err == nil {
-			// This very binary, also if its file has been replaced meanwhile.
-			s.Process, err = os.StartProcess("/proc/self/exe", []string{exe, Command}, &os.ProcAttr{
+			s.Process, err = os.StartProcess(exe, []string{exe, Command}, &os.ProcAttr{
 				Dir: "/", Env: []string{}, Files: p.Theirs, Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 			})
 		}
