@@ -16,15 +16,10 @@ import (
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/guard"
-	"github.com/seed1de3961f/runbook/runtime/ledger"
 	"github.com/seed1de3961f/runbook/runtime/project"
 	"github.com/seed1de3961f/runbook/runtime/promexpr"
-	"github.com/seed1de3961f/runbook/runtime/store"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
-
-// missingWithin is how long a target that has gone is remembered as missing.
-const missingWithin = 15 * time.Minute
 
 // seen is one target as this run saw it.
 type seen struct {
@@ -102,8 +97,13 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 		}
 		holds = holds || judged[i].Condition == trace.Sick
 	}
+	// Only now, so that a healthy fleet costs no more questions; and at once, whether or not the gaps leave anybody sick.
+	var before *before
+	if holds && rb.Targets.All != nil {
+		before = e.askBefore(ctx, rb)
+		defer before.wait()
+	}
 	if holds && intervals > 0 && left != nil {
-		// Only now, so that a healthy fleet costs no more questions.
 		if err := e.gaps(ctx, rb, tr, all, judged, intervals, step); err != nil {
 			return nil, guard.FleetView{}, err
 		}
@@ -129,7 +129,7 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 		}
 	}
 	if tr.Fleet.Sick > 0 && rb.Targets.All != nil {
-		if view.Missing, err = e.missing(ctx, rb, all, tr); err != nil {
+		if view.Missing, err = e.missing(ctx, rb, all, tr, before); err != nil {
 			return nil, guard.FleetView{}, err
 		}
 	}
@@ -419,63 +419,4 @@ func judge(rb *project.Runbook, t action.Target, s kit.Series, measured time.Tim
 	tt.Condition = trace.Sick
 	tt.Why = fmt.Sprintf("%s %s %s, held for %s", number(last.Value), sick.Op, number(sick.Threshold), value.FormatDuration(rb.Targets.Held))
 	return tt
-}
-
-// missing are the keys of members that were there within missingWithin and are gone.
-func (e *engine) missing(ctx context.Context, rb *project.Runbook, all []action.Target, tr *trace.Runbook) ([]string, error) {
-	at := e.run.Started
-	q := &trace.Query{Function: "fleet before", At: at}
-	q.Expr = fmt.Sprintf("count_over_time((%s)[%s:%s])", rb.Targets.All, value.FormatDuration(missingWithin), value.FormatDuration(e.Settings.Sampling))
-	tr.Queries = append(tr.Queries, q)
-	before, err := e.source.instant(ctx, q.Expr, at, q)
-	if err != nil {
-		return nil, fmt.Errorf("ask for the fleet before: %w", err)
-	}
-	var gone []string
-	known, deployed := make(map[string]bool, len(all)), map[string]bool{}
-	for _, t := range all {
-		known[t.Key] = true
-	}
-	label := rb.Policy.WithDefaults().Component
-	for _, s := range before {
-		key, err := rb.Key(s.Labels)
-		if err != nil {
-			return nil, err
-		}
-		if !known[key] {
-			known[key] = true
-			t, err := rb.Target(s.Labels)
-			if err != nil {
-				return nil, err
-			}
-			// A rollout that replaces every pod is not a storm.
-			component := s.Labels[label]
-			if _, asked := deployed[component]; !asked {
-				if deployed[component], err = e.deployed(ctx, component); err != nil {
-					return nil, err
-				}
-			}
-			if deployed[component] {
-				tr.Targets = append(tr.Targets, &trace.Target{Key: t.Key, Name: t.Name, Labels: t.Labels, Condition: trace.Missing, Why: "is gone, and its component was deployed: not counted"})
-				continue
-			}
-			gone = append(gone, t.Key)
-			tr.Fleet.Missing++
-			tr.Targets = append(tr.Targets, &trace.Target{Key: t.Key, Name: t.Name, Labels: t.Labels, Condition: trace.Missing, Why: "was there within " + value.FormatDuration(missingWithin) + " and is gone"})
-		}
-	}
-	return gone, nil
-}
-
-// deployed says whether a deploy of the component is going on, or ended not longer ago than a target that has gone is remembered.
-func (e *engine) deployed(ctx context.Context, component string) (yes bool, err error) {
-	if component == "" {
-		return false, nil
-	}
-	err = e.Store.View(ctx, []string{ledger.KeyDeploys}, func(tx store.ReadTx) error {
-		d, err := ledger.LastDeploy(tx, component, e.wall())
-		yes = d != nil && (d.Going || e.wall().Sub(d.EndedAt) < missingWithin)
-		return err
-	})
-	return yes, err
 }
