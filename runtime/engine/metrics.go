@@ -257,25 +257,22 @@ func (a asker) Instant(ctx context.Context, text string, where map[string]string
 	if err != nil {
 		return nil, err
 	}
-	samples, err := a.v.e.source.instant(ctx, e.String(), a.q.At, a.q)
-	if err != nil || len(samples) == 0 {
-		return samples, err
-	}
-	oldest, err := a.measured(ctx, e, func(ages []kit.Sample) {
-		for i := range samples {
-			for _, s := range ages {
-				if e.IsSelector() && sameLabels(samples[i].Labels, s.Labels) {
-					samples[i].At = seconds(s.Value)
-				}
-			}
-		}
+	var samples []kit.Sample
+	m, err := a.beside(ctx, e, func() (err error) {
+		samples, err = a.v.e.source.instant(ctx, e.String(), a.q.At, a.q)
+		return err
 	})
-	if err != nil {
-		return nil, err
+	switch {
+	case err != nil || len(samples) == 0:
+		return samples, err
+	case m.err != nil:
+		return nil, m.err
 	}
 	for i := range samples {
 		if !e.IsSelector() {
-			samples[i].At = oldest
+			samples[i].At = m.oldest
+		} else if at, ok := m.of[labelKey(samples[i].Labels)]; ok {
+			samples[i].At = at
 		}
 		if err := a.fresh(samples[i].At); err != nil {
 			return nil, err
@@ -287,35 +284,53 @@ func (a asker) Instant(ctx context.Context, text string, where map[string]string
 // goneWithin is how far back a sample is looked for that is too old to be seen, but not too old to be reckoned with by a function over a range.
 const goneWithin = time.Hour
 
-// measured is when what an expression reads now was measured: the oldest of its selectors' newest samples. each is shown the ages of one
-// selector. One without any sample, such as a counter of errors that have not happened, says nothing about that.
-func (a asker) measured(ctx context.Context, e *promexpr.Expr, each func(ages []kit.Sample)) (time.Time, error) {
-	answer := a.q.Answer
-	defer func() { a.q.Answer = answer }()
-	oldest := a.q.At
+// measured is when what an expression reads now was measured.
+type measured struct {
+	oldest time.Time            // of its selectors' newest samples
+	of     map[string]time.Time // by the key of a series, where the expression is a selector
+	err    error
+}
+
+// beside asks, and at the same time for when what is asked for was measured. It returns when both are answered.
+func (a asker) beside(ctx context.Context, e *promexpr.Expr, ask func() error) (measured, error) {
+	from, took := a.v.e.source.wall(), a.q.Took
+	answer := make(chan measured, 1)
+	go func() { answer <- a.ages(ctx, e) }()
+	err := ask()
+	m := <-answer
+	a.q.Took = took + a.v.e.source.wall().Sub(from)
+	return m, err
+}
+
+// ages asks for when what an expression reads was measured. A selector without any sample, such as a counter of errors that have not happened, says
+// nothing about that.
+func (a asker) ages(ctx context.Context, e *promexpr.Expr) measured {
+	m := measured{oldest: a.q.At, of: map[string]time.Time{}}
 	for _, t := range e.Timestamps() {
-		ages, err := a.v.e.source.instant(ctx, t.String(), a.q.At, a.q)
-		if err != nil {
-			return oldest, err
-		}
-		if len(ages) == 0 {
+		ages, err := a.v.e.source.instant(ctx, t.String(), a.q.At, &trace.Query{})
+		if err == nil && len(ages) == 0 {
 			gone := fmt.Sprintf("max_over_time((%s)[%s:1m])", t, value.FormatDuration(goneWithin))
-			if ages, err = a.v.e.source.instant(ctx, gone, a.q.At, a.q); err != nil {
-				return oldest, err
-			}
+			ages, err = a.v.e.source.instant(ctx, gone, a.q.At, &trace.Query{})
 		}
-		each(ages)
+		if err != nil {
+			m.err = err
+			return m
+		}
 		newest := time.Time{}
 		for _, s := range ages {
-			if at := seconds(s.Value); at.After(newest) {
+			at := seconds(s.Value)
+			if at.After(newest) {
 				newest = at
 			}
+			if e.IsSelector() {
+				m.of[labelKey(s.Labels)] = at
+			}
 		}
-		if len(ages) > 0 && newest.Before(oldest) {
-			oldest = newest
+		if len(ages) > 0 && newest.Before(m.oldest) {
+			m.oldest = newest
 		}
 	}
-	return oldest, nil
+	return m
 }
 
 // fresh notes when something was measured, and refuses what is too old: it says nothing about now.
@@ -341,15 +356,18 @@ func (a asker) Range(ctx context.Context, text string, where map[string]string, 
 		return nil, problem.New(problem.Query, "a window of %s in steps of %s has more than %d points", value.FormatDuration(window), value.FormatDuration(step), maxGrid).
 			WithHint("use a longer step")
 	}
-	series, err := a.v.e.source.grid(ctx, e.String(), a.q.At.Add(-window), a.q.At, step, a.q)
-	if err != nil || len(series) == 0 {
+	var series []kit.Series
+	m, err := a.beside(ctx, e, func() (err error) {
+		series, err = a.v.e.source.grid(ctx, e.String(), a.q.At.Add(-window), a.q.At, step, a.q)
+		return err
+	})
+	switch {
+	case err != nil || len(series) == 0:
 		return series, err
+	case m.err != nil:
+		return nil, m.err
 	}
-	oldest, err := a.measured(ctx, e, func([]kit.Sample) {})
-	if err != nil {
-		return nil, err
-	}
-	return series, a.fresh(oldest)
+	return series, a.fresh(m.oldest)
 }
 
 // maxGrid is Prometheus' own limit of points in a range answer.

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sort"
@@ -61,18 +62,15 @@ func labelText(labels map[string]string) string {
 	return "{" + clip(strings.Join(parts, ", "), 300) + "}"
 }
 
-func sameLabels(a, b map[string]string) bool {
-	for k, v := range a {
-		if k != "__name__" && b[k] != v {
-			return false
+// labelKey is the same text for the same labels, whatever the metric is called; a label without a value is none.
+func labelKey(labels map[string]string) string {
+	var b []byte
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		if v := labels[k]; k != "__name__" && v != "" {
+			b = append(append(append(append(b, k...), 0), v...), 0)
 		}
 	}
-	for k, v := range b {
-		if k != "__name__" && a[k] != v {
-			return false
-		}
-	}
-	return true
+	return string(b)
 }
 
 // agrees says whether nothing in labels is against match: a name that they do not carry is not.
