@@ -3,8 +3,6 @@ package pebble
 import (
 	"context"
 	"path/filepath"
-	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,17 +85,7 @@ func TestAheadOfNothing(t *testing.T) {
 // A disk that does not answer keeps nobody beyond his time, and is told apart from a store that others have.
 func TestAheadOnAHangingDisk(t *testing.T) {
 	t.Parallel()
-	mem := image(t, 4)
-	var hang atomic.Bool
-	answer := make(chan struct{})
-	cfg := memConfig(t, errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if hang.Load() && strings.HasSuffix(op.Path, ".mark") {
-			<-answer
-		}
-		return nil
-	})))
-	cfg.grace, cfg.Wait = 20*time.Millisecond, 20*time.Millisecond
-	s := open(t, cfg)
+	s, hang, answer := hanging(t, func(errorfs.Op) bool { return true })
 	hang.Store(true)
 	s.Ahead()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)

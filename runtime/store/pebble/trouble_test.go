@@ -138,19 +138,24 @@ func TestMarkThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-func TestHangingDisk(t *testing.T) {
-	t.Parallel()
+// hanging is a store of 4 commits on a disk that does not answer what ops says of the mark, while hang is set, until answer is closed.
+func hanging(t *testing.T, ops func(errorfs.Op) bool) (s *Store, hang *atomic.Bool, answer chan struct{}) {
+	t.Helper()
 	mem := image(t, 4)
-	var hang atomic.Bool
-	answer := make(chan struct{})
+	hang, answer = new(atomic.Bool), make(chan struct{})
 	cfg := memConfig(t, errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if hang.Load() && strings.HasSuffix(op.Path, ".mark") && op.Kind == errorfs.OpFileSyncData {
+		if hang.Load() && strings.HasSuffix(op.Path, ".mark") && ops(op) {
 			<-answer
 		}
 		return nil
 	})))
 	cfg.grace, cfg.Wait = 20*time.Millisecond, 20*time.Millisecond
-	s := open(t, cfg)
+	return open(t, cfg), hang, answer
+}
+
+func TestHangingDisk(t *testing.T) {
+	t.Parallel()
+	s, hang, answer := hanging(t, func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileSyncData })
 	hang.Store(true)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
