@@ -258,15 +258,16 @@ func (a asker) Instant(ctx context.Context, text string, where map[string]string
 		return nil, err
 	}
 	var samples []kit.Sample
-	m, err := a.beside(ctx, e, func() (err error) {
+	when, err := a.beside(ctx, e, func() (err error) {
 		samples, err = a.v.e.source.instant(ctx, e.String(), a.q.At, a.q)
 		return err
 	})
-	switch {
-	case err != nil || len(samples) == 0:
+	if err != nil || len(samples) == 0 {
 		return samples, err
-	case m.err != nil:
-		return nil, m.err
+	}
+	m, err := a.measured(ctx, e, when)
+	if err != nil {
+		return nil, err
 	}
 	for i := range samples {
 		if !e.IsSelector() {
@@ -284,53 +285,71 @@ func (a asker) Instant(ctx context.Context, text string, where map[string]string
 // goneWithin is how far back a sample is looked for that is too old to be seen, but not too old to be reckoned with by a function over a range.
 const goneWithin = time.Hour
 
+// stamps are the answers to when what an expression reads was measured, one for each of its selectors.
+type stamps struct {
+	of  [][]kit.Sample
+	err error
+}
+
+// beside asks, and at the same time for when what is asked for was measured. It returns when both are answered.
+func (a asker) beside(ctx context.Context, e *promexpr.Expr, ask func() error) (stamps, error) {
+	from, took := a.v.e.source.wall(), a.q.Took
+	answer := make(chan stamps, 1)
+	go func() {
+		var s stamps
+		for _, t := range e.Timestamps() {
+			one, err := a.v.e.source.instant(ctx, t.String(), a.q.At, &trace.Query{})
+			if s.of = append(s.of, one); err != nil {
+				s.err = err
+				break
+			}
+		}
+		answer <- s
+	}()
+	err := ask()
+	s := <-answer
+	a.q.Took = took + a.v.e.source.wall().Sub(from)
+	return s, err
+}
+
 // measured is when what an expression reads now was measured.
 type measured struct {
 	oldest time.Time            // of its selectors' newest samples
 	of     map[string]time.Time // by the key of a series, where the expression is a selector
-	err    error
 }
 
-// beside asks, and at the same time for when what is asked for was measured. It returns when both are answered.
-func (a asker) beside(ctx context.Context, e *promexpr.Expr, ask func() error) (measured, error) {
-	from, took := a.v.e.source.wall(), a.q.Took
-	answer := make(chan measured, 1)
-	go func() { answer <- a.ages(ctx, e) }()
-	err := ask()
-	m := <-answer
-	a.q.Took = took + a.v.e.source.wall().Sub(from)
-	return m, err
-}
-
-// ages asks for when what an expression reads was measured. A selector without any sample, such as a counter of errors that have not happened, says
-// nothing about that.
-func (a asker) ages(ctx context.Context, e *promexpr.Expr) measured {
+// measured reads the stamps of an expression that has data. A selector without any sample is looked for further back; one that has none there either,
+// such as a counter of errors that have not happened, says nothing about that.
+func (a asker) measured(ctx context.Context, e *promexpr.Expr, s stamps) (measured, error) {
 	m := measured{oldest: a.q.At, of: map[string]time.Time{}}
-	for _, t := range e.Timestamps() {
-		ages, err := a.v.e.source.instant(ctx, t.String(), a.q.At, &trace.Query{})
-		if err == nil && len(ages) == 0 {
-			gone := fmt.Sprintf("max_over_time((%s)[%s:1m])", t, value.FormatDuration(goneWithin))
-			ages, err = a.v.e.source.instant(ctx, gone, a.q.At, &trace.Query{})
-		}
-		if err != nil {
-			m.err = err
-			return m
+	if s.err != nil {
+		return m, s.err
+	}
+	for i, t := range e.Timestamps() {
+		ages := s.of[i]
+		if len(ages) == 0 {
+			gone, q := fmt.Sprintf("max_over_time((%s)[%s:1m])", t, value.FormatDuration(goneWithin)), &trace.Query{}
+			var err error
+			ages, err = a.v.e.source.instant(ctx, gone, a.q.At, q)
+			if a.q.Took += q.Took; err != nil {
+				return m, err
+			}
 		}
 		newest := time.Time{}
-		for _, s := range ages {
-			at := seconds(s.Value)
+		for _, age := range ages {
+			at := seconds(age.Value)
 			if at.After(newest) {
 				newest = at
 			}
 			if e.IsSelector() {
-				m.of[labelKey(s.Labels)] = at
+				m.of[labelKey(age.Labels)] = at
 			}
 		}
 		if len(ages) > 0 && newest.Before(m.oldest) {
 			m.oldest = newest
 		}
 	}
-	return m
+	return m, nil
 }
 
 // fresh notes when something was measured, and refuses what is too old: it says nothing about now.
@@ -357,15 +376,16 @@ func (a asker) Range(ctx context.Context, text string, where map[string]string, 
 			WithHint("use a longer step")
 	}
 	var series []kit.Series
-	m, err := a.beside(ctx, e, func() (err error) {
+	when, err := a.beside(ctx, e, func() (err error) {
 		series, err = a.v.e.source.grid(ctx, e.String(), a.q.At.Add(-window), a.q.At, step, a.q)
 		return err
 	})
-	switch {
-	case err != nil || len(series) == 0:
+	if err != nil || len(series) == 0 {
 		return series, err
-	case m.err != nil:
-		return nil, m.err
+	}
+	m, err := a.measured(ctx, e, when)
+	if err != nil {
+		return nil, err
 	}
 	return series, a.fresh(m.oldest)
 }

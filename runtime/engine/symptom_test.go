@@ -290,6 +290,34 @@ func TestOwnQueries(t *testing.T) {
 
 func quoteStar(s string) string { return `"` + strings.ReplaceAll(s, `"`, `\"`) + `"` }
 
+// A question without data costs none about the time before; one that has some asks only for the selector of which nothing is there now.
+func TestOwnQueriesLookBackOnlyIfThereIsData(t *testing.T) {
+	t.Parallel()
+	for expr, back := range map[string]int{
+		`errors_total{job="none"}`:                                  0,
+		`sum(errors_total{job="none"}) + sum(errors{job="none"})`:   0,
+		`sum(depth{job="worker"})`:                                  0,
+		`sum(depth{job="worker"}) or sum(errors_total{job="none"})`: 1,
+	} {
+		w := newWorld(t, map[string]string{"a.star": header + "def run(ctx):\n    ctx.metrics.value(" + quoteStar(expr) + ", default = None)\n" +
+			"    ctx.metrics.range(" + quoteStar(expr) + ", window = \"5m\")\n"})
+		w.sick("w3")
+		p := w.process()
+		if _, err := p.run(); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, asked := range p.host.asked {
+			if strings.Contains(asked, "max_over_time") {
+				n++
+			}
+		}
+		if n != 2*back { // by both functions
+			t.Errorf("%s: looked back %d times, want %d: %q", expr, n, 2*back, p.host.asked)
+		}
+	}
+}
+
 // The verdicts of real queries: of a target that is scraped less often than we look, and of each ending.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
