@@ -6,14 +6,10 @@ package prometheus
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
+	"net/url"
+	"strconv"
 	"strings"
 	"time"
-
-	"github.com/prometheus/client_golang/api"
-	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
-	"github.com/prometheus/common/model"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
@@ -69,8 +65,8 @@ func (x *plugin) about(ctx context.Context, _ noArgs) (value.Value, error) {
 	limited, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
 	version := ""
-	if info, err := x.api.Buildinfo(limited); err == nil { // not everything that speaks the API has it
-		version = info.Version
+	if a, err := x.get(limited, "/api/v1/status/buildinfo", url.Values{}); err == nil { // not everything that speaks the API has it
+		version = a.Data.Version
 	}
 	return value.Dict{
 		{Key: value.String("server"), Value: value.String(x.server)}, {Key: value.String("version"), Value: value.String(version)},
@@ -79,7 +75,7 @@ func (x *plugin) about(ctx context.Context, _ noArgs) (value.Value, error) {
 
 type plugin struct {
 	web     *web.Client
-	api     promv1.API
+	url     *url.URL
 	server  string // the address without credentials, for messages
 	timeout time.Duration
 }
@@ -95,12 +91,9 @@ func (x *plugin) configure(_ context.Context, c config) error {
 	if err != nil {
 		return err
 	}
-	client, err := api.NewClient(api.Config{Address: c.URL, Client: &w.Client})
-	if err != nil {
-		return problem.New(problem.Project, "url: %v", err)
-	}
-	x.web, x.server, x.timeout, x.api = w, w.Server, c.Timeout, promv1.NewAPI(client)
-	return nil
+	x.web, x.server, x.timeout = w, w.Server, c.Timeout
+	x.url, err = url.Parse(c.URL)
+	return err
 }
 
 func (x *plugin) instant(ctx context.Context, a instantArgs) (value.Value, error) {
@@ -108,10 +101,11 @@ func (x *plugin) instant(ctx context.Context, a instantArgs) (value.Value, error
 	if err != nil {
 		return nil, err
 	}
-	return x.ask(ctx, a.Packed, func(ctx context.Context) (model.Value, promv1.Warnings, error) {
-		v, w, _, err := x.api.Query(ctx, a.Expr, at, promv1.WithTimeout(x.timeout))
-		return v, w, err
-	})
+	args := url.Values{"query": {a.Expr}}
+	if !at.IsZero() {
+		args.Set("time", unix(at))
+	}
+	return x.ask(ctx, a.Packed, "/api/v1/query", args)
 }
 
 func (x *plugin) queryRange(ctx context.Context, a rangeArgs) (value.Value, error) {
@@ -126,29 +120,34 @@ func (x *plugin) queryRange(ctx context.Context, a rangeArgs) (value.Value, erro
 	if a.Step <= 0 || end.Before(start) {
 		return nil, problem.New(problem.Argument, "range: start must not be after end, and step must be positive")
 	}
-	return x.ask(ctx, a.Packed, func(ctx context.Context) (model.Value, promv1.Warnings, error) {
-		v, w, _, err := x.api.QueryRange(ctx, a.Expr, promv1.Range{Start: start, End: end, Step: a.Step}, promv1.WithTimeout(x.timeout))
-		return v, w, err
+	return x.ask(ctx, a.Packed, "/api/v1/query_range", url.Values{
+		"query": {a.Expr}, "start": {unix(start)}, "end": {unix(end)}, "step": {strconv.FormatFloat(a.Step.Seconds(), 'f', -1, 64)},
 	})
 }
 
+// unix is a time as the API takes it: seconds since 1970, with a fraction.
+func unix(t time.Time) string {
+	return strconv.FormatFloat(float64(t.Unix())+float64(t.Nanosecond())/1e9, 'f', -1, 64)
+}
+
 // ask asks once, within the connection's timeout, and accepts only a complete answer.
-func (x *plugin) ask(ctx context.Context, packed bool, q func(context.Context) (model.Value, promv1.Warnings, error)) (value.Value, error) {
+func (x *plugin) ask(ctx context.Context, packed bool, path string, args url.Values) (value.Value, error) {
 	limited, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
-	v, warnings, err := q(limited)
+	args.Set("timeout", x.timeout.String())
+	a, err := x.post(limited, path, args)
 	switch {
 	case err != nil && ctx.Err() == nil && limited.Err() != nil:
 		err = x.web.Late(x.timeout)
 	case err != nil:
-		err = x.explain(err)
-	case len(warnings) > 0:
-		err = problem.New(problem.MetricsSource, "%s: the answer is partial: %s", x.server, clip(strings.Join(warnings, "; "), 500))
+		err = x.web.Explain(err)
+	case len(a.Warnings) > 0:
+		err = problem.New(problem.MetricsSource, "%s: the answer is partial: %s", x.server, clip(strings.Join(a.Warnings, "; "), 500))
 	}
 	if err != nil {
 		return nil, x.web.Hide(err)
 	}
-	series, err := take(x.server, v)
+	series, err := x.numbers(a.Data)
 	if err != nil {
 		return nil, err
 	}
@@ -198,60 +197,6 @@ func pack(all []samples.Series) value.Bytes {
 	return out
 }
 
-// take takes the numbers out of an answer. NaN and infinities stay what they are: the engine decides about them.
-func take(server string, v model.Value) ([]samples.Series, error) {
-	out := []samples.Series{}
-	total := 0
-	add := func(m model.Metric, points []model.SamplePair, histograms int) error {
-		if histograms > 0 {
-			return problem.New(problem.MetricsSource, "%s: the answer has native histograms, which have no single value", server).
-				WithHint("use histogram_quantile, histogram_avg or histogram_count in the expression")
-		}
-		if total += len(points); total > maxPoints {
-			return tooLarge(server)
-		}
-		s := samples.Series{Labels: make(map[string]string, len(m)), Points: make([]samples.Point, len(points))}
-		for k, l := range m {
-			s.Labels[string(k)] = string(l)
-		}
-		for i, p := range points {
-			s.Points[i] = samples.Point{Milli: int64(p.Timestamp), Value: float64(p.Value)}
-		}
-		out = append(out, s)
-		return nil
-	}
-	var err error
-	switch v := v.(type) {
-	case model.Vector:
-		for _, s := range v {
-			n := 0
-			if s.Histogram != nil {
-				n = 1
-			}
-			err = errors.Join(err, add(s.Metric, []model.SamplePair{{Timestamp: s.Timestamp, Value: s.Value}}, n))
-			if err != nil {
-				return nil, err
-			}
-		}
-	case model.Matrix:
-		for _, s := range v {
-			if err := add(s.Metric, s.Values, len(s.Histograms)); err != nil {
-				return nil, err
-			}
-		}
-	case *model.Scalar:
-		err = add(nil, []model.SamplePair{{Timestamp: v.Timestamp, Value: v.Value}}, 0)
-	case nil:
-		err = problem.New(problem.MetricsSource, "%s: not a Prometheus answer: JSON without a result", server)
-	default:
-		err = problem.New(problem.Query, "%s: the expression is a %s, not numbers", server, v.Type())
-	}
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 func tooLarge(server string) error {
 	return problem.New(problem.MetricsSource, "%s: the answer is too large (at most %d points and %d MiB)", server, maxPoints, web.MaxBody>>20).
 		WithHint("aggregate in the expression, or ask for a shorter time or a longer step")
@@ -262,37 +207,4 @@ func clip(s string, n int) string {
 		return strings.ToValidUTF8(s[:n], "") + "..."
 	}
 	return s
-}
-
-// explain words why there is no answer.
-func (x *plugin) explain(err error) error {
-	if said, ok := errors.AsType[*promv1.Error](err); ok {
-		if _, known := errors.AsType[*problem.Problem](err); !known {
-			return explainSaid(x.server, said)
-		}
-	}
-	return x.web.Explain(err)
-}
-
-// explainSaid words an error that the server worded.
-func explainSaid(server string, e *promv1.Error) error {
-	msg := clip(e.Msg, 500)
-	// Of statuses other than 400 and 422 the client leaves the body unread, and Prometheus' reason is in there.
-	var body struct {
-		Error string `json:"error"`
-	}
-	if json.Unmarshal([]byte(e.Detail), &body) == nil && body.Error != "" {
-		msg += ": " + clip(body.Error, 500)
-	}
-	switch e.Type {
-	case promv1.ErrBadData:
-		return problem.New(problem.Query, "%s: it refuses the query: %s", server, msg)
-	case promv1.ErrExec:
-		return problem.New(problem.Query, "%s: the query failed: %s", server, msg)
-	case promv1.ErrTimeout, promv1.ErrCanceled:
-		return problem.New(problem.MetricsSource, "%s: the query took the server too long: %s", server, msg)
-	case promv1.ErrBadResponse:
-		return problem.New(problem.MetricsSource, "%s: not a Prometheus answer: %s", server, msg)
-	}
-	return problem.New(problem.MetricsSource, "%s: %s", server, msg)
 }

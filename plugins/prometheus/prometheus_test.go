@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -148,11 +147,6 @@ func TestFailures(t *testing.T) {
 	t.Parallel()
 	const html = "<!DOCTYPE html>\n<html><head><title>Sign in to your account</title></head><body>lots and lots of text here</body></html>"
 	many := `{"metric":{"a":"b"},"values":[` + strings.Repeat(`[1,"1"],`, 100_000) + `[1,"1"]]}`
-	refused, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = refused.Close()
 	tlsServer := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(tlsServer.Close)
 	release := make(chan struct{})
@@ -195,7 +189,7 @@ func TestFailures(t *testing.T) {
 		{"too many bytes", reply(t, 200, "application/json", strings.Repeat(" ", 17<<20)).URL, nil, problem.MetricsSource, []string{"too large"}},
 		{"slow", slow.URL, []any{"timeout", value.Duration(50 * time.Millisecond)}, problem.MetricsSource, []string{"no answer within 50ms"}},
 		{"dropped", drop.URL, nil, problem.MetricsSource, []string{"broke before"}},
-		{"refused", "http://" + refused.Addr().String(), nil, problem.MetricsSource, []string{"connection refused"}},
+		{"refused", "http://127.0.0.1:1", nil, problem.MetricsSource, []string{"connection refused"}},
 		{"DNS", "http://prometheus.invalid", nil, problem.MetricsSource, []string{"prometheus.invalid cannot be resolved"}},
 		{"untrusted", tlsServer.URL, nil, problem.MetricsSource, []string{"TLS: the certificate is not trusted", "ca_file"}},
 		{"no TLS", strings.Replace(plain.URL, "http", "https", 1), nil, problem.MetricsSource, []string{"TLS: the server does not speak it"}},
