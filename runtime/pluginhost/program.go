@@ -16,6 +16,7 @@ type program struct {
 	path string
 	name string // as which it runs
 	args []string
+	ours bool     // it is part of this program
 	file *os.File // what path names in the process to be: the very file that was hashed; nil: path is one of the file system
 }
 
@@ -25,7 +26,7 @@ const fileOf = "/proc/self/fd/3"
 // program finds what is to be executed and, for a plugin that is locked, proves that it is what was locked.
 func (h *Plugins) program(name string) (program, error) {
 	if _, ok := h.bundled[name]; ok {
-		return program{path: h.config.Exe, name: h.config.Exe, args: []string{"plugin", "serve", name}}, nil
+		return program{path: h.config.Exe, name: h.config.Exe, args: []string{"plugin", "serve", name}, ours: true}, nil
 	}
 	e, ok := h.config.External[name]
 	if !ok {

@@ -27,6 +27,7 @@ type group struct {
 	cmd     *exec.Cmd
 	spare   *spare.Spare // the process that only has to be told what to be; nil: cmd is to be started
 	plugin  string
+	ours    bool // it is part of this program
 	pipes   *pipes.Pipes
 	stdout  *pipe
 	stderr  *pipe
@@ -45,7 +46,7 @@ type group struct {
 // newGroup makes the group of a program's process, or of the spare one that becomes this plugin.
 func newGroup(pr program, s *spare.Spare, plugin string, env []string) (*group, error) {
 	env = append(env, sdk.EnvLifeline+"=1", sdk.EnvHost+"="+strconv.Itoa(os.Getpid()))
-	g := &group{spare: s, plugin: plugin, done: make(chan struct{})}
+	g := &group{spare: s, plugin: plugin, ours: pr.ours, done: make(chan struct{})}
 	if s != nil {
 		g.pipes = s.Pipes
 	} else {
@@ -89,7 +90,7 @@ func (g *group) begin() (*proc.Process, error) {
 		return proc.Adopt(g.spare.Process, g.spare.Exited), nil
 	}
 	g.cmd.Stdin, g.cmd.Stdout, g.cmd.Stderr = g.pipes.Theirs[0], g.pipes.Theirs[1], g.pipes.Theirs[2]
-	p, err := proc.Start(g.cmd, proc.Options{NoNewPrivs: true, Confine: g.confine})
+	p, err := proc.Start(g.cmd, proc.Options{NoNewPrivs: true, Confine: g.confine, Patient: g.ours})
 	g.pipes.Started()
 	return p, err
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed1de3961f/runbook/plugins/sdk/proc/thread"
 )
 
 // Weak says that this system has no limits that hold whatever a script does: no action may be taken.
@@ -22,6 +24,10 @@ func ownExecutable() (string, error) { return "/proc/self/exe", nil }
 func processAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
+
+// patience lets the timers of what this thread starts be late. The worker looks at its heap every millisecond then, or every other one; what
+// grows faster than that meets RLIMIT_DATA.
+func patience() { thread.Patient(true) }
 
 func onMainThread() bool { return unix.Gettid() == os.Getpid() }
 

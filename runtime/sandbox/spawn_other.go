@@ -17,6 +17,8 @@ func processAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{} }
 
 func onMainThread() bool { return false }
 
+func patience() {}
+
 func noNewPrivileges() error { return nil }
 
 func kill(p *os.Process) { _ = p.Kill() }

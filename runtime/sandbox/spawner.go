@@ -74,6 +74,7 @@ func (s Spawner) start(ctx context.Context) (*worker, error) {
 
 	started := make(chan error, 1)
 	onOwnThread(func() {
+		patience()
 		err := noNewPrivileges()
 		if err == nil {
 			err = w.cmd.Start()

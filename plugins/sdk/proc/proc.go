@@ -18,6 +18,8 @@ type Options struct {
 	NoNewPrivs bool
 	// Confine takes from it what it need not touch; nil: nothing. What cannot be taken is an error, and nothing is started.
 	Confine *Confine
+	// Patient says that it and what it starts need no timers that are exact to less than a millisecond: see package thread.
+	Patient bool
 }
 
 // Process is a running process group.

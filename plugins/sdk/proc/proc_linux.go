@@ -26,6 +26,7 @@ func (p *Process) run(o Options) error {
 	p.reap = p.cmd.Wait
 	var err error
 	p.exited, err = thread.Start(func() (int, error) {
+		thread.Patient(o.Patient)
 		if o.NoNewPrivs {
 			if err := thread.NoNewPrivs(); err != nil {
 				return 0, fmt.Errorf("set no_new_privs: %w", err)

@@ -20,6 +20,7 @@ func start() (*Spare, error) {
 	}
 	s := &Spare{Pipes: p}
 	s.Exited, err = thread.Start(func() (int, error) {
+		thread.Patient(true)
 		err := thread.NoNewPrivs()
 		if err == nil {
 			s.Process, err = os.StartProcess(exe, []string{exe, Command}, &os.ProcAttr{
