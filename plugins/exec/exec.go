@@ -48,6 +48,7 @@ func New() *sdk.Plugin {
 type plugin struct {
 	config config
 	user   *sdk.User
+	ahead  *sdk.Ahead
 }
 
 func (x *plugin) configure(_ context.Context, c config) error {
@@ -71,6 +72,9 @@ func (x *plugin) configure(_ context.Context, c config) error {
 		x.user = u
 	}
 	x.config = c
+	if len(c.Commands) > 0 { // or else nothing is ever prepared
+		x.ahead = sdk.StartAhead(c.Dir)
+	}
 	return nil
 }
 
@@ -95,7 +99,7 @@ func (x *plugin) run(c *sdk.Call, a argv.Named) (argv.Result, error) {
 		return argv.Result{}, err
 	}
 	cmd, err := c.Prepare(sdk.Command{
-		Argv: line, Dir: x.config.Dir, User: x.user, Env: append(x.env(), "RUNBOOK_KEY="+c.Key, "RUNBOOK_TARGET="+c.Target.Name),
+		Argv: line, Dir: x.config.Dir, User: x.user, Env: append(x.env(), "RUNBOOK_KEY="+c.Key, "RUNBOOK_TARGET="+c.Target.Name), Ahead: x.ahead,
 	})
 	if err != nil {
 		return argv.Result{}, err

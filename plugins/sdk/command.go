@@ -24,6 +24,8 @@ type Command struct {
 	// Grace is the time between asking the group to end and killing it; 0: 400ms. It is cut to half of what is left until
 	// the engine kills the plugin.
 	Grace time.Duration
+	// Ahead is a process that was started for a command that is prepared in its directory; nil: there is none.
+	Ahead *Ahead
 }
 
 // The defaults of a Command.

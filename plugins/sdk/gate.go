@@ -1,10 +1,13 @@
 package sdk
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/proc"
+	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
 )
 
 // Prepared is a command that is ready and has not begun.
@@ -22,6 +25,48 @@ type gated struct {
 	drop  func()              // ends it without
 }
 
+// Ahead is a process that waits before it is known for which command: its start is most of what Prepare takes.
+type Ahead struct {
+	dir     string
+	started chan waiting // one, once; none if it could not be started or was taken
+}
+
+type waiting struct {
+	gate  *gated
+	child *pluginpb.Child
+}
+
+// StartAhead starts one in the background, on Linux. Whoever does so is likely to prepare a command that says no more of how it is started than its
+// directory.
+func StartAhead(dir string) *Ahead {
+	a := &Ahead{dir: dir, started: make(chan waiting, 1)}
+	go func() {
+		defer close(a.started)
+		if g, child, err := startGate(Command{Argv: []string{""}, Dir: dir}); err == nil && g != nil {
+			a.started <- waiting{g, child}
+		}
+	}()
+	return a
+}
+
+// take hands over the process, if it is right for a command. One that has ended, or whose directory is not the one of that name any more, is none.
+func (a *Ahead) take(c Command) (*gated, *pluginpb.Child) {
+	if a == nil || c.Dir != a.dir || c.Output > 0 {
+		return nil, nil
+	}
+	w, ok := <-a.started
+	if !ok {
+		return nil, nil
+	}
+	is, err1 := os.Stat(fmt.Sprintf("/proc/%d/cwd", w.gate.proc.PID()))
+	want, err2 := os.Stat(cmp.Or(c.Dir, "/"))
+	if err1 != nil || err2 != nil || !os.SameFile(is, want) {
+		w.gate.drop()
+		return nil, nil
+	}
+	return w.gate, w.child
+}
+
 // Prepare makes everything ready to run a command: on Linux a process that leads its own group and waits. Begin then names
 // that group to the engine, which records it before anything happens, so that the command and all that it starts can be
 // ended whatever becomes of this plugin. A command that is prepared and never run has no effect.
@@ -37,9 +82,12 @@ func (c *Call) Prepare(cmd Command) (*Prepared, error) {
 	if c.child != nil {
 		return nil, errors.New("Prepare was called before: an action runs one command")
 	}
-	g, child, err := startGate(cmd)
-	if err != nil {
-		return nil, fmt.Errorf("prepare %s: %w", cmd.Argv[0], err)
+	g, child := cmd.Ahead.take(cmd)
+	if g == nil {
+		var err error
+		if g, child, err = startGate(cmd); err != nil {
+			return nil, fmt.Errorf("prepare %s: %w", cmd.Argv[0], err)
+		}
 	}
 	p := &Prepared{call: c, cmd: cmd, gate: g}
 	if g != nil {

@@ -2,10 +2,14 @@ package pluginhost_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +19,7 @@ import (
 	"github.com/seed1de3961f/runbook/plugins"
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
+	"github.com/seed1de3961f/runbook/plugins/sdk/proc"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
@@ -57,6 +62,7 @@ func execConn(dir string) pluginhost.Connection {
 			"ignores": argv("/bin/sh", "-c", `trap "" TERM; echo began; while :; do /bin/sleep 1; done`),
 			"daemon":  argv("/bin/sh", "-c", "/bin/sleep 600 & echo $!"),
 			"absent":  argv("/no/such/program"),
+			"timers":  argv("/bin/cat", "/proc/self/timerslack_ns"),
 			"touch":   argv("/usr/bin/touch", "touched"),
 		}),
 		"reads", value.Map(map[string]value.List{
@@ -117,11 +123,104 @@ func TestExecRun(t *testing.T) {
 	if err != nil || len(stdout(f)) != 64<<10 || !strings.HasSuffix(stdout(f), "\ny\nend\n") {
 		t.Errorf("%d bytes, %v", len(stdout(f)), err)
 	}
+	// The plugin's own timers may be late; those of what it runs for others are as usual.
+	f, _, err = runCommand(t, h, c, "timers", 20*time.Second, web3)
+	if err != nil || stdout(f) != "50000\n" {
+		t.Errorf("%q %v", stdout(f), err)
+	}
 	if _, _, err = runCommand(t, h, c, "touch", 20*time.Second, web3); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "touched")); err != nil {
 		t.Error(err)
+	}
+}
+
+// below are the processes that a process has started, and which still are.
+func below(t *testing.T, pid int) (out []int) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range all {
+		n, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			continue
+		}
+		if s, err := proc.ReadStat(n); err == nil && s.Parent == pid {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// A plugin that runs commands has a process waiting for the first one, and starts another for the next, or if that one has ended or is elsewhere by now.
+func TestExecAhead(t *testing.T) {
+	t.Parallel()
+	site := t.TempDir()
+	for i, dir := range []string{"one", "two"} {
+		if err := os.Mkdir(filepath.Join(site, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			if err := os.Symlink(dir, filepath.Join(site, "current")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		before func(t *testing.T, waiting int)
+		is     bool // the process that waited becomes the command
+	}{
+		{"as it was", func(*testing.T, int) {}, true},
+		{"it was killed", func(t *testing.T, waiting int) {
+			if err := syscall.Kill(waiting, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it is dead", func() bool { _, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", waiting)); return err != nil })
+		}, false},
+		{"the directory is another", func(t *testing.T, _ int) {
+			current := filepath.Join(site, "current")
+			if err := errors.Join(os.Remove(current), os.Symlink("two", current)); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+	} {
+		h := bundled(t)
+		conn := execConn(filepath.Join(site, "current"))
+		was := below(t, os.Getpid())
+		h.Prestart(conn)
+		var waiting int
+		eventually(t, c.name+": a process waits", func() bool {
+			for _, plugin := range below(t, os.Getpid()) {
+				cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", plugin))
+				if slices.Contains(was, plugin) || !strings.Contains(string(cmdline), "serve\x00exec") {
+					continue
+				}
+				for _, n := range below(t, plugin) {
+					if dir, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", n)); strings.HasPrefix(dir, site) { // and not another test's
+						waiting = n
+					}
+				}
+			}
+			return waiting != 0
+		})
+		c.before(t, waiting)
+		for range 2 {
+			f, child, err := runCommand(t, h, conn, "touch", 20*time.Second, web3)
+			if err != nil || f.State != action.Succeeded || (child.PID == waiting) != c.is {
+				t.Errorf("%s: %+v, %v, process %d, %d waited", c.name, f, err, child.PID, waiting)
+			}
+			c.is = false // it was the first's
+			touched := filepath.Join(site, "current", "touched")
+			if err := os.Remove(touched); err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		}
+		h.Close()
+		eventually(t, c.name+": nothing waits any more", func() bool { _, err := os.Stat(fmt.Sprintf("/proc/%d", waiting)); return err != nil })
 	}
 }
 
