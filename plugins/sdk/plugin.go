@@ -22,7 +22,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"regexp"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -270,10 +269,18 @@ func (p *Plugin) action(what, name string) (*function, *Function) {
 	return nil, nil
 }
 
-var nameRE = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+// isName says whether a name is lower-case letters, digits and _, a letter first. Every plugin's are looked at whenever the program starts.
+func isName(s string) bool {
+	for i, c := range []byte(s) {
+		if letter := 'a' <= c && c <= 'z'; !letter && (i == 0 || c != '_' && (c < '0' || c > '9')) {
+			return false
+		}
+	}
+	return s != ""
+}
 
 func (p *Plugin) checkName(what, name string) {
-	if !nameRE.MatchString(name) {
+	if !isName(name) {
 		p.errs = append(p.errs, fmt.Errorf("%s name %q must be lower-case letters, digits and _", what, name))
 	}
 }

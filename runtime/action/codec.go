@@ -33,7 +33,7 @@ func (s *Step) Encode() ([]byte, error) {
 // DecodeStep reads what Encode wrote.
 func DecodeStep(data []byte) (*Step, error) {
 	var s Step
-	if err := decode("action", data, &s); err != nil {
+	if err := decode("action", data, &s, &s.V); err != nil {
 		return nil, err
 	}
 	if err := s.valid(); err != nil {
@@ -59,7 +59,7 @@ func (a *Attempt) Encode() ([]byte, error) {
 // DecodeAttempt reads what Encode wrote.
 func DecodeAttempt(data []byte) (*Attempt, error) {
 	var a Attempt
-	if err := decode("attempt", data, &a); err != nil {
+	if err := decode("attempt", data, &a, &a.V); err != nil {
 		return nil, err
 	}
 	if err := a.valid(); err != nil {
@@ -68,8 +68,12 @@ func DecodeAttempt(data []byte) (*Attempt, error) {
 	return &a, nil
 }
 
-func decode(what string, data []byte, into any) error {
-	// The version first: a newer record may have any other shape.
+// decode reads a record whose version it puts into v. One that cannot be read is asked for its version first: a newer record may have any other shape.
+func decode(what string, data []byte, into any, v *int) error {
+	wrong := strict(data, into)
+	if wrong == nil && 1 <= *v && *v <= Version {
+		return nil
+	}
 	var head struct {
 		V *int `json:"v"`
 	}
@@ -83,10 +87,7 @@ func decode(what string, data []byte, into any) error {
 		return problem.New(problem.StateUnusable, "the record of the %s has version %d, this runbook reads up to %d", what, *head.V, Version).
 			WithHint("a newer runbook wrote it: use that one, or a newer one, everywhere")
 	}
-	if err := strict(data, into); err != nil {
-		return damaged(what, err)
-	}
-	return nil
+	return damaged(what, wrong)
 }
 
 // strict refuses unknown fields and anything after the document.

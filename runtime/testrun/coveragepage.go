@@ -5,12 +5,13 @@ import (
 	"html/template"
 	"io"
 	"strings"
+	"sync"
 )
 
 //go:embed coverage.html
 var coverageText string
 
-var coveragePage = template.Must(template.New("coverage").Parse(coverageText))
+var coveragePage = sync.OnceValue(func() *template.Template { return template.Must(template.New("coverage").Parse(coverageText)) })
 
 // The classes of a line that a statement or a condition begins in.
 const (
@@ -59,7 +60,7 @@ func (c Coverage) Page(w io.Writer, read func(path string) ([]byte, error)) erro
 		}
 		files = append(files, f)
 	}
-	return coveragePage.Execute(w, files)
+	return coveragePage().Execute(w, files)
 }
 
 // Percent is how much of a file is covered, 100 if there is nothing to cover.

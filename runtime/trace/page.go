@@ -8,13 +8,16 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
 //go:embed page.html
 var pageText string
 
-var page = template.Must(template.New("page").Funcs(template.FuncMap{"anchor": anchor, "lines": lines}).Parse(pageText))
+var page = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("page").Funcs(template.FuncMap{"anchor": anchor, "lines": lines}).Parse(pageText))
+})
 
 // Page writes a run as one page of HTML that needs nothing else: the tree of ExplainFull, with the text of the files by path that it refers to.
 func Page(w io.Writer, r *Run, files map[string]string) error {
@@ -23,7 +26,7 @@ func Page(w io.Writer, r *Run, files map[string]string) error {
 	for _, path := range slices.Sorted(maps.Keys(files)) {
 		all = append(all, file{path, files[path]})
 	}
-	return page.Execute(w, map[string]any{
+	return page().Execute(w, map[string]any{
 		"Run": r, "Tree": ExplainFull(r), "Files": all, "Started": r.Started.Format("2006-01-02 15:04:05 -07:00"), "Summary": OneLine(r),
 		"Host": fmt.Sprintf("%s, process %d", r.Owner.Host, r.Owner.PID), "Took": r.Ended.Sub(r.Started).Round(time.Millisecond),
 	})

@@ -101,7 +101,7 @@ func run(ctx context.Context, cmds []spec, args []string, stdio Stdio, u *ui) pr
 	case err == nil && len(l.path) == 0:
 		err = unknownWord(l, cmds, l.args[0])
 	case err == nil:
-		err = newApp(cmds, stdio, u).RunContext(ctx, l.forUrfave())
+		err = newApp(cmds, l.path[0], stdio, u).RunContext(ctx, l.forUrfave())
 	}
 	u.report(ctx, err)
 	if failed := u.writeError(); failed != nil && err == nil {
@@ -111,9 +111,9 @@ func run(ctx context.Context, cmds []spec, args []string, stdio Stdio, u *ui) pr
 	return exitCode(ctx, err)
 }
 
-// newApp is the urfave/cli application. It gets lines that takeApart has put in order, prints nothing by itself, and never
+// newApp is the urfave/cli application of one command of cmds. It gets lines that takeApart has put in order, prints nothing by itself, and never
 // ends the process.
-func newApp(cmds []spec, stdio Stdio, u *ui) *cli.App {
+func newApp(cmds []spec, name string, stdio Stdio, u *ui) *cli.App {
 	app := &cli.App{
 		Name: "runbook", HideHelp: true, HideHelpCommand: true, HideVersion: true,
 		DisableSliceFlagSeparator: true, // a comma in a label is a comma
@@ -122,7 +122,9 @@ func newApp(cmds []spec, stdio Stdio, u *ui) *cli.App {
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return badFlag("runbook", err) },
 	}
 	for _, s := range cmds {
-		app.Commands = append(app.Commands, command(s, "runbook", stdio, u))
+		if s.name == name {
+			app.Commands = append(app.Commands, command(s, "runbook", stdio, u))
+		}
 	}
 	return app
 }
