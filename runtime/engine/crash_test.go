@@ -156,7 +156,8 @@ func TestTheStoreIsBusy(t *testing.T) {
 // life is a world in which anything may happen, in whatever order.
 type life struct {
 	*world
-	t *rapid.T
+	t    *rapid.T
+	left Expected // by the last run
 }
 
 var behaviours = map[string]behaviour{
@@ -200,10 +201,14 @@ func (l *life) run() {
 			l.now = l.now.Add(time.Minute)
 		}
 	}
+	if rapid.Bool().Draw(l.t, "expected") {
+		p.opts.Expected = l.left
+	}
 	r, err := p.run()
 	if r == nil {
 		l.t.Fatalf("no trace: %v", err)
 	}
+	l.left = ExpectAfter(r)
 	l.t.Logf("run %s: exit %d, %v, steps %s", r.ID, r.Exit, err, l.states())
 }
 

@@ -22,10 +22,12 @@ type dueRunbook struct {
 	runbook *project.Runbook
 	trace   *trace.Runbook
 	release func()
+	asked   <-chan *sight // one, if it was asked for ahead; nil: it was not
 }
 
 // loading reads the runbooks, which touches nothing, beside the recovery, which waits for the disk.
 type loading struct {
+	vocab  sandbox.Vocabulary
 	done   chan struct{} // closed when the rest is set
 	cancel context.CancelFunc
 	traces []*trace.Runbook
@@ -33,13 +35,18 @@ type loading struct {
 	worker sandbox.Worker // that read them, nil once it was taken
 	err    error
 
+	asking sync.WaitGroup // ahead
+	turns  chan struct{}  // bounds how many at once
+
 	mu    sync.Mutex
-	fresh sandbox.Worker // that was started because it is likely to be needed, nil once it was taken
+	ahead sandbox.Worker // that was started because it is likely to be needed, nil once it was taken
+	of    string         // the path of the runbook that it has loaded, and may evaluate
 }
 
 func (e *engine) startLoading(ctx context.Context) *loading {
-	l := &loading{done: make(chan struct{})}
+	l := &loading{vocab: project.RunbookVocabulary(e.Families), done: make(chan struct{}), turns: make(chan struct{}, atOnce())}
 	ctx, l.cancel = context.WithCancel(ctx)
+	e.startExpected(ctx, l)
 	go func() {
 		defer close(l.done)
 		l.err = e.load(ctx, l)
@@ -51,16 +58,20 @@ func (e *engine) startLoading(ctx context.Context) *loading {
 func (l *loading) end() []sandbox.Worker {
 	l.cancel()
 	<-l.done
-	return slices.DeleteFunc([]sandbox.Worker{l.worker, l.fresh}, func(w sandbox.Worker) bool { return w == nil })
+	l.asking.Wait()
+	return slices.DeleteFunc([]sandbox.Worker{l.worker, l.ahead}, func(w sandbox.Worker) bool { return w == nil })
 }
 
-// take returns the worker that was started ahead, or the one that has read a single runbook, so that it may evaluate that one: no runbook is
+// take returns the worker that has loaded this runbook, and no other, ahead of its evaluation or to read what it declares; else nil: no runbook is
 // evaluated in a process in which another one was executed.
-func (l *loading) take() sandbox.Worker {
+func (l *loading) take(path string) sandbox.Worker {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	w := l.fresh
-	if l.fresh = nil; w == nil && len(l.traces) == 1 {
+	var w sandbox.Worker
+	switch {
+	case l.ahead != nil && l.of == path:
+		w, l.ahead = l.ahead, nil
+	case len(l.traces) == 1:
 		w, l.worker = l.worker, nil
 	}
 	if w != nil && w.Dead() {
@@ -72,7 +83,6 @@ func (l *loading) take() sandbox.Worker {
 
 // load loads the runbooks. One that cannot be loaded is a problem of its own; the others go on.
 func (e *engine) load(ctx context.Context, l *loading) error {
-	vocab := project.RunbookVocabulary(e.Families)
 	for _, path := range e.Paths {
 		tr := &trace.Runbook{Path: path, Name: strings.TrimSuffix(path, ".star"), Why: "the run ended before it could be"}
 		l.traces = append(l.traces, tr)
@@ -86,7 +96,7 @@ func (e *engine) load(ctx context.Context, l *loading) error {
 			}
 		}
 		rb, err := e.loaded(path, func() (*project.Runbook, error) {
-			return project.LoadRunbook(ctx, l.worker, e.files, e.Settings, path, vocab)
+			return project.LoadRunbook(ctx, l.worker, e.files, e.Settings, path, l.vocab)
 		})
 		if err != nil {
 			tr.Why = "it could not be loaded"
@@ -97,7 +107,7 @@ func (e *engine) load(ctx context.Context, l *loading) error {
 			e.Adjust(rb)
 		}
 		tr.Name, tr.Owner, tr.Mode, tr.Digest, tr.Params = rb.Name, rb.Owner, rb.Mode, rb.Digest, rb.Params
-		l.loaded = append(l.loaded, dueRunbook{rb, tr, func() {}})
+		l.loaded = append(l.loaded, dueRunbook{rb, tr, func() {}, e.askAhead(ctx, l, rb)})
 	}
 	return nil
 }
@@ -116,7 +126,6 @@ func (e *engine) due(ctx context.Context, l *loading) ([]dueRunbook, error) {
 	if l.err != nil {
 		return nil, l.err
 	}
-	e.startExpected(ctx, l)
 	loaded := l.loaded
 	if e.dry || e.Target != "" {
 		for i := range loaded {
@@ -139,6 +148,9 @@ func (e *engine) byHandOnly(d dueRunbook) bool {
 	d.trace.Due, d.trace.Why = false, "only by hand: runbook run "+d.runbook.Path+" --target T"
 	return true
 }
+
+// slotOf is the number of the slot of a runbook that has a schedule.
+func slotOf(at time.Time, rb *project.Runbook) int64 { return at.UnixNano() / int64(rb.Every) }
 
 // claim takes the lock of each runbook and its slot. A second tick of a runbook that is still being evaluated finds the lock
 // taken and leaves it; missed slots collapse into one.
@@ -185,7 +197,7 @@ func (e *engine) claim(ctx context.Context, loaded []dueRunbook) ([]dueRunbook, 
 				continue
 			}
 			every := d.runbook.Every
-			slot := now.Wall.UnixNano() / int64(every)
+			slot := slotOf(now.Wall, d.runbook)
 			at := time.Unix(0, slot*int64(every)).UTC().Format(time.TimeOnly)
 			last, err := ledger.Read[*int64](tx, ledger.KeySlot(d.runbook.Name, every))
 			if err != nil {

@@ -1,7 +1,8 @@
 // Package engine carries out one run: recover, find out what is due, look, evaluate, decide, record, act, record, report.
 //
 // Promises:
-//   - Recovery comes first and verification second, whatever the run is about and also while halted.
+//   - Recovery comes first and verification second, whatever the run is about and also while halted. Metrics may be asked for beside them, as of the
+//     start of the run; nothing is decided before.
 //   - An action begins only after every guard has passed and its record is durable; what cannot be recorded does not begin.
 //   - An error is never evidence of a problem: a failed query, a dead worker or a lying plugin ends in no action.
 //   - One runbook's failure does not keep the others from being evaluated.
@@ -145,12 +146,12 @@ func Run(ctx context.Context, d Deps, o Options) (*trace.Run, error) {
 func (e *engine) pass(ctx context.Context) error {
 	conn, err := e.connection(e.Settings.Metrics)
 	e.source = source{host: e.Host, conn: conn, wall: e.wall, broken: err}
-	if err == nil {
-		e.prestart(conn) // it is ready by the time that it is asked
-	}
 	e.run.Halt = e.State.Check(e.Env)
 	l := e.startLoading(ctx)
 	defer e.release(l)
+	if err == nil {
+		e.prestart(conn) // last, and so before what loads: it is ready by the time that it is asked
+	}
 	if !e.dry {
 		if err := e.recover(ctx); err != nil {
 			return err
@@ -175,13 +176,13 @@ func (e *engine) pass(ctx context.Context) error {
 		return err
 	}
 	g := errgroup.Group{}
-	if g.SetLimit(max(16, 4*runtime.NumCPU())); e.InOrder {
+	if g.SetLimit(atOnce()); e.InOrder {
 		g.SetLimit(1)
 	}
 	for _, d := range due {
 		g.Go(func() error {
 			defer d.release()
-			if err := e.runbook(ctx, d.runbook, d.trace, l); err != nil {
+			if err := e.runbook(ctx, d, l); err != nil {
 				d.trace.Problem = e.ending(ctx.Err(), err, d.runbook.Path)
 			}
 			return nil
@@ -195,6 +196,9 @@ func (e *engine) pass(ctx context.Context) error {
 	}
 	return nil
 }
+
+// atOnce is how many runbooks a run looks at and evaluates at once.
+func atOnce() int { return max(16, 4*runtime.NumCPU()) }
 
 // release ends what a run needs to look and to act, once it has.
 func (e *engine) release(l *loading) {
@@ -239,13 +243,14 @@ func (e *engine) noSuchTarget() *problem.Problem {
 }
 
 // runbook looks at one runbook's fleet and evaluates it for each sick target.
-func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Runbook, l *loading) error {
+func (e *engine) runbook(ctx context.Context, d dueRunbook, l *loading) error {
+	rb, tr := d.runbook, d.trace
 	if e.Quiet != nil {
 		if there, quiet := e.Quiet(rb, e.run.Started); quiet {
 			return e.observe(ctx, rb, func(key string) (trace.Condition, bool) { return trace.Healthy, there(key) }, over(rb, guard.FleetView{ID: rb.Targets.ID}))
 		}
 	}
-	all, fleet, err := e.look(ctx, rb, tr)
+	all, fleet, err := e.look(ctx, rb, tr, e.sightOf(ctx, d))
 	if err != nil {
 		return e.whereToLook(rb, err)
 	}
@@ -253,12 +258,14 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 		tr.Targets = append(tr.Targets, s.trace)
 	}
 	slices.SortStableFunc(tr.Targets, func(a, b *trace.Target) int { return strings.Compare(a.Key, b.Key) })
-	w := e.warm(ctx, all, l)
-	defer func() {
+	w := e.warm(ctx, rb, all, l)
+	leave := func() {
 		if w != nil {
 			e.leaving.Go(w.Close)
 		}
-	}()
+		w = nil
+	}
+	defer leave()
 	if err := e.observe(ctx, rb, foundIn(all), over(rb, fleet)); err != nil {
 		return err
 	}
@@ -282,7 +289,7 @@ func (e *engine) runbook(ctx context.Context, rb *project.Runbook, tr *trace.Run
 				return err
 			}
 		}
-		if err := e.evaluate(ctx, w, rb, tr, s, fleet); err != nil {
+		if err := e.evaluate(ctx, w, leave, rb, tr, s, fleet); err != nil {
 			return err
 		}
 		if began(s.trace.Evaluation) {
@@ -308,18 +315,18 @@ func foundIn(all []seen) func(key string) (trace.Condition, bool) {
 
 // warm is a worker for the sick targets, on its way while the records are read; nil if there is nothing to evaluate, or if none can be had, which
 // the evaluation meets again.
-func (e *engine) warm(ctx context.Context, all []seen, l *loading) sandbox.Worker {
+func (e *engine) warm(ctx context.Context, rb *project.Runbook, all []seen, l *loading) sandbox.Worker {
 	if !slices.ContainsFunc(all, func(s seen) bool { return s.trace.Condition == trace.Sick && e.wanted(s.target) }) {
 		return nil
 	}
-	w := l.take()
+	w := l.take(rb.Path)
 	if w == nil {
 		var err error
 		if w, err = e.Spawn(ctx); err != nil {
 			return nil
 		}
 	}
-	warm(ctx, w)
+	warm(ctx, w, rb.Path, rb.Vocabulary, e.files)
 	return w
 }
 

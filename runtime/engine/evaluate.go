@@ -160,8 +160,8 @@ func (v *evaluation) sawSample(at time.Time) {
 	}
 }
 
-// evaluate runs the runbook for one target in w and settles what came of it.
-func (e *engine) evaluate(ctx context.Context, w sandbox.Worker, rb *project.Runbook, trb *trace.Runbook, s seen, fleet guard.FleetView) error {
+// evaluate runs the runbook for one target in w and settles what came of it. It calls leave as soon as nothing else is going to be evaluated there.
+func (e *engine) evaluate(ctx context.Context, w sandbox.Worker, leave func(), rb *project.Runbook, trb *trace.Runbook, s seen, fleet guard.FleetView) error {
 	v := &evaluation{e: e, rb: rb, trb: trb, files: e.files, target: s.target, fleet: fleet, severity: severityOf(rb, s.trace), record: &trace.Evaluation{}}
 	v.target.Labels = s.target.Labels
 	v.sawSample(s.trace.MeasuredAt)
@@ -180,6 +180,9 @@ func (e *engine) evaluate(ctx context.Context, w sandbox.Worker, rb *project.Run
 	v.record.Events = weave(v.record.Events, res.Events)
 	v.record.Dropped, v.record.Steps = res.Dropped, res.Steps
 	v.conclude(ctx, res, err)
+	if began(v.record) {
+		leave()
+	}
 	if err := v.settle(); err != nil {
 		return err
 	}

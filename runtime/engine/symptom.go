@@ -27,21 +27,35 @@ type seen struct {
 	trace  *trace.Target
 }
 
-// look asks for the fleet and its symptom and judges every target. A failed, partial or stale answer is never evidence of a problem: it is an error
+// sight is what the metric source and the Alertmanagers say of a fleet at the time of the run.
+type sight struct {
+	queries []*trace.Query
+	all     []action.Target // sorted by key
+	judged  []*trace.Target // of each
+	told    *alertView      // by the Alertmanagers
+	before  *before         // the members that the fleet had lately, nil if nobody is sick
+	err     error           // then the rest but the queries is of no use
+}
+
+// ask asks for the fleet and its symptom and judges every target. A failed, partial or stale answer is never evidence of a problem: it is an error
 // or makes a target unknown.
-func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runbook) ([]seen, guard.FleetView, error) {
+func (e *engine) ask(ctx context.Context, rb *project.Runbook) *sight {
+	s := &sight{told: &alertView{}}
+	s.err = s.take(ctx, e, rb)
+	return s
+}
+
+func (s *sight) take(ctx context.Context, e *engine, rb *project.Runbook) error {
 	at := e.run.Started
 	left := rb.Targets.Sick.Left
-	tr.Symptom, tr.Held = symptomText(rb), value.FormatDuration(rb.Targets.Held)
 	var members []kit.Sample
 	var grid []kit.Series
 	var stamps [][]kit.Sample
-	told := &alertView{}
 
 	g, gctx := errgroup.WithContext(ctx)
 	ask := func(function, expr string, fn func(ctx context.Context, q *trace.Query) error) {
 		q := &trace.Query{Function: function, Expr: expr, At: at}
-		tr.Queries = append(tr.Queries, q)
+		s.queries = append(s.queries, q)
 		g.Go(func() error {
 			if err := fn(gctx, q); err != nil {
 				return fmt.Errorf("ask for the %s: %w", function, err)
@@ -60,7 +74,7 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 	if rb.Alert != nil {
 		for _, c := range e.Settings.Alerts {
 			ask("alerts", rb.Alert.String(), func(ctx context.Context, q *trace.Query) error {
-				told.add(c.Name, func() ([]kit.Alert, error) { return e.askAlerts(ctx, c, rb.Alert.Name, rb.Alert.Labels, q) })
+				s.told.add(c.Name, func() ([]kit.Alert, error) { return e.askAlerts(ctx, c, rb.Alert.Name, rb.Alert.Labels, q) })
 				return nil
 			})
 		}
@@ -69,51 +83,58 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 		stamps = make([][]kit.Sample, len(left.Timestamps()))
 		e.askSymptom(ask, left, &grid, stamps, intervals, step)
 	}
-	if err := g.Wait(); err != nil {
-		return nil, guard.FleetView{}, err
-	}
-	if err := told.nobody(); err != nil {
-		return nil, guard.FleetView{}, fmt.Errorf("ask for the alerts: %w", err)
-	}
-	all, err := e.population(rb, members)
+	err := g.Wait()
 	if err != nil {
-		return nil, guard.FleetView{}, err
+		return err
+	}
+	if err := s.told.nobody(); err != nil {
+		return fmt.Errorf("ask for the alerts: %w", err)
+	}
+	if s.all, err = e.population(rb, members); err != nil {
+		return err
 	}
 	byKey, err := seriesByTarget(rb, grid)
 	if err != nil {
-		return nil, guard.FleetView{}, err
+		return err
 	}
-	judged := make([]*trace.Target, len(all))
+	s.judged = make([]*trace.Target, len(s.all))
 	measured := stampedBy(rb, stamps)
 	holds := false
-	for i, t := range all {
+	for i, t := range s.all {
 		if left != nil {
-			judged[i] = judge(rb, t, byKey[t.Key], newestFor(rb, t, measured), intervals+1, at, e.Settings.MaxAge)
+			s.judged[i] = judge(rb, t, byKey[t.Key], newestFor(rb, t, measured), intervals+1, at, e.Settings.MaxAge)
 		} else {
-			judged[i] = e.said(t)
+			s.judged[i] = e.said(t)
 		}
 		if rb.Alert != nil {
-			told.judge(rb, t, judged[i], at, e.Settings.MaxAge, left != nil)
+			s.told.judge(rb, t, s.judged[i], at, e.Settings.MaxAge, left != nil)
 		}
-		holds = holds || judged[i].Condition == trace.Sick
+		holds = holds || s.judged[i].Condition == trace.Sick
 	}
 	// Only now, so that a healthy fleet costs no more questions; and at once, whether or not the gaps leave anybody sick.
-	var before *before
 	if holds && rb.Targets.All != nil {
-		before = e.askBefore(ctx, rb)
-		defer before.wait()
+		s.before = e.askBefore(ctx, rb)
+		defer s.before.wait()
 	}
 	if holds && intervals > 0 && left != nil {
-		if err := e.gaps(ctx, rb, tr, all, judged, intervals, step); err != nil {
-			return nil, guard.FleetView{}, err
-		}
+		return s.gaps(ctx, e, rb, intervals, step)
 	}
-	out := make([]seen, 0, len(all))
+	return nil
+}
+
+// look says what a sight tells of a runbook's fleet, and of the members that it has lost.
+func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runbook, s *sight) ([]seen, guard.FleetView, error) {
+	tr.Symptom, tr.Held = symptomText(rb), value.FormatDuration(rb.Targets.Held)
+	tr.Queries = append(tr.Queries, s.queries...)
+	if s.err != nil {
+		return nil, guard.FleetView{}, s.err
+	}
+	out := make([]seen, 0, len(s.all))
 	view := guard.FleetView{ID: rb.Targets.ID, Single: rb.Targets.Single, MaxBad: rb.Targets.MaxBad}
-	tr.Fleet = &trace.Fleet{Members: len(all)}
-	view.Members = make([]string, 0, len(all))
-	for i, t := range all {
-		tt := judged[i]
+	tr.Fleet = &trace.Fleet{Members: len(s.all)}
+	view.Members = make([]string, 0, len(s.all))
+	for i, t := range s.all {
+		tt := s.judged[i]
 		out = append(out, seen{t, tt})
 		view.Members = append(view.Members, t.Key)
 		switch tt.Condition {
@@ -129,11 +150,12 @@ func (e *engine) look(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 		}
 	}
 	if tr.Fleet.Sick > 0 && rb.Targets.All != nil {
-		if view.Missing, err = e.missing(ctx, rb, all, tr, before); err != nil {
+		var err error
+		if view.Missing, err = e.missing(ctx, rb, s.all, tr, s.before); err != nil {
 			return nil, guard.FleetView{}, err
 		}
 	}
-	for _, t := range told.strangers(rb, all) {
+	for _, t := range s.told.strangers(rb, s.all) {
 		if !slices.Contains(view.Missing, t.Key) {
 			view.Missing = append(view.Missing, t.Key)
 			tr.Fleet.Missing++
@@ -201,19 +223,19 @@ func blind(rb *project.Runbook, all []seen) error {
 
 // gaps takes back that a symptom was held where it was not measured: a query fills gaps with what it knew before, so each point of the window
 // needs a measurement that was not too old then.
-func (e *engine) gaps(ctx context.Context, rb *project.Runbook, tr *trace.Runbook, all []action.Target, judged []*trace.Target, intervals int, step time.Duration) error {
+func (s *sight) gaps(ctx context.Context, e *engine, rb *project.Runbook, intervals int, step time.Duration) error {
 	at := e.run.Started
 	start := at.Add(-time.Duration(intervals) * step)
 	sick := map[string]bool{} // by the values of the labels that name a target
-	for i, t := range all {
-		if judged[i].Condition == trace.Sick {
+	for i, t := range s.all {
+		if s.judged[i].Condition == trace.Sick {
 			sick[rb.KeyOf(t.Labels)] = true
 		}
 	}
 	byTime := make([][]stamped, intervals+1) // by point of the window and selector
 	for n, t := range rb.Targets.Sick.Left.Timestamps() {
 		q := &trace.Query{Function: "gaps", Expr: t.String(), At: at}
-		tr.Queries = append(tr.Queries, q)
+		s.queries = append(s.queries, q)
 		series, err := e.source.grid(ctx, q.Expr, start, at, step, q)
 		if err != nil {
 			return fmt.Errorf("ask for the gaps: %w", err)
@@ -222,24 +244,24 @@ func (e *engine) gaps(ctx context.Context, rb *project.Runbook, tr *trace.Runboo
 		for i := range byTime {
 			byTime[i] = append(byTime[i], stamped{own: map[string]time.Time{}})
 		}
-		for _, s := range series {
-			key, named := rb.KeyOf(s.Labels), carries(rb, s.Labels)
-			for _, p := range s.Points {
+		for _, x := range series {
+			key, named := rb.KeyOf(x.Labels), carries(rb, x.Labels)
+			for _, p := range x.Points {
 				if i := int((p.At.Sub(start) + step/2) / step); i >= 0 && i <= intervals {
 					byTime[i][n].add(key, named, sick[key], seconds(p.Value))
 				}
 			}
 		}
 	}
-	for k, t := range all {
-		if judged[k].Condition != trace.Sick {
+	for k, t := range s.all {
+		if s.judged[k].Condition != trace.Sick {
 			continue
 		}
 		for i, stamps := range byTime {
 			then := start.Add(time.Duration(i) * step)
 			if measured := newestFor(rb, t, stamps); measured.IsZero() || then.Sub(measured) > e.Settings.MaxAge {
-				judged[k].Condition = trace.Pending
-				judged[k].Why += fmt.Sprintf(", but at %s nothing had been measured for more than %s: a gap is not evidence", then.UTC().Format(time.TimeOnly), value.FormatDuration(e.Settings.MaxAge))
+				s.judged[k].Condition = trace.Pending
+				s.judged[k].Why += fmt.Sprintf(", but at %s nothing had been measured for more than %s: a gap is not evidence", then.UTC().Format(time.TimeOnly), value.FormatDuration(e.Settings.MaxAge))
 				break
 			}
 		}

@@ -148,7 +148,8 @@ type Watcher interface {
 	Saw(events []Event, lost bool)
 }
 
-// Warmer is a Worker whose process is started when it is first needed. Warm starts it now, in the background; an error comes with its use.
+// Warmer is a Worker whose process is started when it is first needed. Warm starts it now, in the background, and lets it load the file that it is going
+// to evaluate; an error comes with its use.
 type Warmer interface {
-	Warm(ctx context.Context)
+	Warm(ctx context.Context, path string, vocab Vocabulary, src Source)
 }

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 
 	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/engine"
@@ -30,12 +29,9 @@ func recall(state string) (l lastRun) {
 	return l
 }
 
-// remember leaves it, if it has changed.
-func remember(state string, was, is lastRun) error {
-	if reflect.DeepEqual(was, is) {
-		return nil
-	}
-	text, err := json.Marshal(is)
+// remember leaves it.
+func remember(state string, l lastRun) error {
+	text, err := json.Marshal(l)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/seed1de3961f/runbook/builtins"
 	"github.com/seed1de3961f/runbook/builtins/kit"
@@ -38,6 +39,7 @@ type opened struct {
 	families  []kit.Family
 	exe       string
 	memory    *declared.Memory // of what files declare
+	mu        sync.Mutex       // over worker
 	worker    sandbox.Worker   // the one that read project.star, nil once it has been handed on
 	ahead     *auditedStore    // that is being opened, nil if none is or once it has been handed on
 }
@@ -175,6 +177,8 @@ func remembered(state string) string { return filepath.Join(state, "cache", "dec
 
 // spawn makes a worker under the project's limits. The one that read project.star is used first, if its limits are the same.
 func (o *opened) spawn(context.Context) (sandbox.Worker, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if w := o.worker; w != nil && !w.Dead() && o.settings.Limits == (sandbox.Limits{}) {
 		o.worker = nil
 		return w, nil

@@ -91,7 +91,7 @@ func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.
 	if !opts.DryRun {
 		_ = o.memory.Save() // without it the next run asks a worker again
 		if r != nil {
-			_ = remember(state.Dir, last, lastRun{o.tree.Root(), engine.ExpectAfter(r)}) // without it the next run waits for what it needs
+			_ = remember(state.Dir, lastRun{o.tree.Root(), engine.ExpectAfter(r)}) // without it the next run waits for what it needs
 		}
 	}
 	if r == nil {

@@ -9,7 +9,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +16,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
@@ -127,7 +128,7 @@ func (m *Memory) digest(v sandbox.Vocabulary) (string, error) {
 	if m.last.digest != "" && m.last.v.Same(v) {
 		return m.last.digest, nil
 	}
-	text, err := json.Marshal(v)
+	text, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
 		return "", err
 	}
@@ -174,7 +175,7 @@ func (m *Memory) keep(path string, v sandbox.Vocabulary, limits string, mod sand
 
 // Worker is a worker that is started, by start and under these limits, when something has to be asked that is not remembered.
 func (m *Memory) Worker(limits sandbox.Limits, start func(context.Context) (sandbox.Worker, error)) sandbox.Worker {
-	return &worker{memory: m, limits: fmt.Sprintf(" %+v", limits), start: start, done: make(chan struct{})}
+	return &worker{memory: m, limits: fmt.Sprintf(" %+v", limits), start: start, end: func() {}, done: make(chan struct{})}
 }
 
 type worker struct {
@@ -184,9 +185,10 @@ type worker struct {
 	closed bool
 
 	once sync.Once
-	done chan struct{}  // closed when the process was started, or could not be
-	real sandbox.Worker // after done
-	err  error          // after done
+	end  context.CancelFunc // of what is done in the background
+	done chan struct{}      // closed when the process was started, or could not be
+	real sandbox.Worker     // after done
+	err  error              // after done
 }
 
 var (
@@ -195,18 +197,29 @@ var (
 )
 
 // Warm implements sandbox.Warmer.
-func (w *worker) Warm(ctx context.Context) {
+func (w *worker) Warm(ctx context.Context, path string, v sandbox.Vocabulary, src sandbox.Source) {
+	w.begin(ctx, func(ctx context.Context) {
+		_, _ = w.real.Load(ctx, path, v, src) // if it fails so does the evaluation, or the process is dead
+	})
+}
+
+// begin starts the process in the background, and does then with it.
+func (w *worker) begin(ctx context.Context, then func(context.Context)) {
 	w.once.Do(func() {
+		own, end := context.WithCancel(ctx)
+		w.end = end
 		go func() {
 			defer close(w.done)
-			w.real, w.err = w.start(ctx)
+			if w.real, w.err = w.start(own); w.err == nil {
+				then(own)
+			}
 		}()
 	})
 }
 
 // started is the process behind it.
 func (w *worker) started(ctx context.Context) (sandbox.Worker, error) {
-	w.Warm(ctx)
+	w.begin(ctx, func(context.Context) {})
 	<-w.done
 	if w.real == nil && w.err == nil {
 		return nil, errors.New("the worker was closed")
@@ -253,6 +266,7 @@ func (w *worker) Dead() bool {
 func (w *worker) Close() {
 	w.closed = true
 	w.once.Do(func() { close(w.done) }) // never started, and never will be
+	w.end()
 	<-w.done
 	if w.real != nil {
 		w.real.Close()

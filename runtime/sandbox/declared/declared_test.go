@@ -189,7 +189,7 @@ func TestProcessIsStartedWhenNeeded(t *testing.T) {
 	if _, err := w.Load(t.Context(), "a.star", words, s.src); err != nil || w.Dead() || started != 0 {
 		t.Fatalf("%v, dead %v, started %d", err, w.Dead(), started)
 	}
-	w.(sandbox.Warmer).Warm(t.Context())
+	w.(sandbox.Warmer).Warm(t.Context(), "a.star", words, s.src)
 	for range 2 {
 		if r, err := w.Evaluate(t.Context(), "a.star", "run", words, s.src, sandbox.Context{}, nil); err != nil || r.Steps != 7 {
 			t.Fatal(r, err)
