@@ -76,6 +76,8 @@ type Deps struct {
 	// files reads each once.
 	Files  sandbox.Source
 	Loaded func(path string, load func() (*project.Runbook, error)) (*project.Runbook, error)
+	// Leaving is what waits for the processes that are not needed any more, after the run; nil: the run does.
+	Leaving *sync.WaitGroup
 	// Adjust, if set, may change what a runbook declares before it is used: a test sets its mode.
 	Adjust func(rb *project.Runbook)
 }
@@ -108,7 +110,6 @@ type engine struct {
 	deadline time.Time
 	doubtful []ledger.Doubt // what is in doubt when the run ends
 	broken   breaker.Doc    // where the breaker stands then
-	leaving  sync.WaitGroup // of processes that are not needed any more, beside the recording
 	mu       sync.Mutex     // over conns, sources, run.Cleanups and run.Recovered
 	conns    map[string]pluginhost.Connection
 	sources  map[string]*ledger.Source // of what was evaluated, by digest
@@ -119,6 +120,9 @@ func Run(ctx context.Context, d Deps, o Options) (*trace.Run, error) {
 	e := &engine{Deps: d, Options: o, dry: o.DryRun, files: d.Files, conns: map[string]pluginhost.Connection{}, sources: map[string]*ledger.Source{}}
 	if e.files == nil {
 		e.files = d.Tree.Frozen()
+	}
+	if e.Leaving == nil {
+		e.Leaving = &sync.WaitGroup{}
 	}
 	started := e.wall()
 	e.deadline = started.Add(d.Settings.Deadline)
@@ -139,7 +143,9 @@ func Run(ctx context.Context, d Deps, o Options) (*trace.Run, error) {
 	if ferr := e.finish(ctx, err); err == nil {
 		err = ferr
 	}
-	e.leaving.Wait()
+	if d.Leaving == nil {
+		e.Leaving.Wait()
+	}
 	return e.run, err
 }
 
@@ -206,7 +212,7 @@ func (e *engine) release(l *loading) {
 		r.Release()
 	}
 	for _, w := range l.end() {
-		e.leaving.Go(w.Close)
+		e.Leaving.Go(w.Close)
 	}
 }
 
@@ -261,7 +267,7 @@ func (e *engine) runbook(ctx context.Context, d dueRunbook, l *loading) error {
 	w := e.warm(ctx, rb, all, l)
 	leave := func() {
 		if w != nil {
-			e.leaving.Go(w.Close)
+			e.Leaving.Go(w.Close)
 		}
 		w = nil
 	}

@@ -287,3 +287,42 @@ func TestExpectedWorkerIsOfOneRunbook(t *testing.T) {
 		w.pass(20 * time.Minute)
 	}
 }
+
+// slowWorker takes until it is let go to end.
+type slowWorker struct {
+	sandbox.Worker
+	release chan struct{}
+	ended   *atomic.Int32
+}
+
+func (w slowWorker) Close() {
+	<-w.release
+	w.ended.Add(1)
+	w.Worker.Close()
+}
+
+// Whoever says what waits for the processes of a run is not made to wait by the run.
+func TestLeaving(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, map[string]string{"a.star": restart})
+	w.sick("w3")
+	p := w.process()
+	var leaving sync.WaitGroup
+	var ended atomic.Int32
+	release := make(chan struct{})
+	p.wrap = func(d *Deps) {
+		d.Leaving = &leaving
+		d.Spawn = func(ctx context.Context) (sandbox.Worker, error) {
+			inner, err := w.spawn(ctx)
+			return slowWorker{inner, release, &ended}, err
+		}
+	}
+	if _, err := p.run(); err != nil || len(w.effects) != 1 || ended.Load() != 0 {
+		t.Fatalf("%v, %d effects, %d workers ended", err, len(w.effects), ended.Load())
+	}
+	close(release)
+	leaving.Wait()
+	if ended.Load() == 0 {
+		t.Error("no worker was ended")
+	}
+}

@@ -104,6 +104,7 @@ func run(ctx context.Context, cmds []spec, args []string, stdio Stdio, u *ui) pr
 		err = newApp(cmds, l.path[0], stdio, u).RunContext(ctx, l.forUrfave())
 	}
 	u.report(ctx, err)
+	u.ending.Wait()
 	if failed := u.writeError(); failed != nil && err == nil {
 		err = problem.Wrap(problem.Internal, failed, "write the result")
 		u.report(ctx, err)

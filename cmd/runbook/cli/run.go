@@ -70,12 +70,13 @@ func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.
 	if err != nil {
 		return nil, err
 	}
-	defer st.Close()
+	ending := &c.ui.ending
+	defer ending.Go(func() { _ = st.Close() })
 	host, err := o.host(filepath.Join(state.Dir, "plugins"))
 	if err != nil {
 		return nil, err
 	}
-	defer host.Close()
+	defer ending.Go(host.Close)
 	sinks, err := o.sinks(c)
 	if err != nil {
 		return nil, err
@@ -86,12 +87,12 @@ func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.
 	r, err := engine.Run(ctx, engine.Deps{
 		State: state, Store: st, Host: host, Spawn: o.spawn, Tree: o.tree, Settings: o.settings, Families: o.families,
 		Sample: clock.Read, Now: c.stdio.Now, Env: c.stdio.Env, Self: process.Self(), Person: control.Who(), Look: process.Look, KillGroup: process.KillGroup,
-		Sinks: sinks, Heartbeat: o.heartbeat, Log: c.log, Version: buildInfo().Version, Hook: c.stdio.Hook, Coverage: gate.Judge,
+		Sinks: sinks, Heartbeat: o.heartbeat, Log: c.log, Version: buildInfo().Version, Hook: c.stdio.Hook, Coverage: gate.Judge, Leaving: ending,
 	}, opts)
 	if !opts.DryRun {
 		_ = o.memory.Save() // without it the next run asks a worker again
 		if r != nil {
-			_ = remember(state.Dir, lastRun{o.tree.Root(), engine.ExpectAfter(r)}) // without it the next run waits for what it needs
+			ending.Go(func() { _ = remember(state.Dir, lastRun{o.tree.Root(), engine.ExpectAfter(r)}) }) // without it the next run waits for what it needs
 		}
 	}
 	if r == nil {

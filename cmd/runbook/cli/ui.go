@@ -34,7 +34,8 @@ type ui struct {
 	stdio    Stdio
 	out, err *stream
 	json     bool
-	doc      result // with json: printed by report, together with the error if there is one
+	doc      result         // with json: printed by report, together with the error if there is one
+	ending   sync.WaitGroup // what a command leaves to be ended beside its report; no command ends before it
 }
 
 func newUI(s Stdio) *ui {
