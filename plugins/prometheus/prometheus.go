@@ -149,7 +149,7 @@ func (x *plugin) ask(ctx context.Context, packed bool, path string, args url.Val
 	}
 	series, err := x.numbers(a.Data)
 	if err != nil {
-		return nil, err
+		return nil, x.web.Hide(err)
 	}
 	if packed {
 		return pack(series), nil

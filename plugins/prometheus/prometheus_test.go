@@ -185,6 +185,7 @@ func TestFailures(t *testing.T) {
 		{"503", reply(t, 503, "application/json", `{"status":"error","errorType":"timeout","error":"query timed out"}`).URL, nil, problem.MetricsSource, []string{"query timed out"}},
 		{"partial", reply(t, 200, "application/json", `{"status":"success","warnings":["store 3 is down"],"data":{"resultType":"vector","result":[]}}`).URL, nil, problem.MetricsSource, []string{"the answer is partial: store 3 is down"}},
 		{"string", reply(t, 200, "application/json", `{"status":"success","data":{"resultType":"string","result":[1,"x"]}}`).URL, nil, problem.MetricsSource, []string{"Prometheus answer"}},
+		{"echo in an answer", reply(t, 200, "application/json", `{"status":"success","data":{"resultType":"`+token+`","result":[]}}`).URL, nil, problem.MetricsSource, []string{"its result is a [hidden]"}},
 		{"too many points", reply(t, 200, "application/json", `{"status":"success","data":{"resultType":"matrix","result":[`+many+`]}}`).URL, nil, problem.MetricsSource, []string{"too large", "aggregate"}},
 		{"too many bytes", reply(t, 200, "application/json", strings.Repeat(" ", 17<<20)).URL, nil, problem.MetricsSource, []string{"too large"}},
 		{"slow", slow.URL, []any{"timeout", value.Duration(50 * time.Millisecond)}, problem.MetricsSource, []string{"no answer within 50ms"}},
