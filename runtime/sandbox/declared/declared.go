@@ -199,7 +199,11 @@ var (
 // Warm implements sandbox.Warmer.
 func (w *worker) Warm(ctx context.Context, path string, v sandbox.Vocabulary, src sandbox.Source) {
 	w.begin(ctx, func(ctx context.Context) {
-		_, _ = w.real.Load(ctx, path, v, src) // if it fails so does the evaluation, or the process is dead
+		// If the file is at fault the evaluation says so; if the process was, it is not to be without one.
+		if _, err := w.real.Load(ctx, path, v, src); err != nil && w.real.Dead() && ctx.Err() == nil {
+			w.real.Close()
+			w.real, w.err = w.start(ctx)
+		}
 	})
 }
 

@@ -204,6 +204,16 @@ func TestProcessIsStartedWhenNeeded(t *testing.T) {
 	}
 	w.Close()
 
+	// A process that does not outlive the loading ahead is replaced: the evaluation is as it would have been without.
+	fragile, sound := &process{fail: errors.New("killed"), dead: true}, &process{}
+	next := []*process{fragile, sound}
+	again := m.Worker(sandbox.Limits{}, func(context.Context) (sandbox.Worker, error) { p := next[0]; next = next[1:]; return p, nil })
+	again.(sandbox.Warmer).Warm(t.Context(), "a.star", words, s.src)
+	if r, err := again.Evaluate(t.Context(), "a.star", "run", words, s.src, sandbox.Context{}, nil); err != nil || r.Steps != 7 || sound.evaluations != 1 || fragile.evaluations != 0 {
+		t.Errorf("%+v, %v, evaluated %d and %d times", r, err, fragile.evaluations, sound.evaluations)
+	}
+	again.Close()
+
 	closed := m.Worker(sandbox.Limits{}, start)
 	closed.Close()
 	if _, err := closed.Evaluate(t.Context(), "a.star", "run", words, s.src, sandbox.Context{}, nil); err == nil || !closed.Dead() || started != 1 {
