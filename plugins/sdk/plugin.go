@@ -269,8 +269,9 @@ func (p *Plugin) action(what, name string) (*function, *Function) {
 	return nil, nil
 }
 
-// isName says whether a name is lower-case letters, digits and _, a letter first. Every plugin's are looked at whenever the program starts.
-func isName(s string) bool {
+// IsName says whether a name, of a plugin, a function or a parameter, is lower-case letters, digits and _, a letter first. Every plugin's are looked at
+// whenever the program starts.
+func IsName(s string) bool {
 	for i, c := range []byte(s) {
 		if letter := 'a' <= c && c <= 'z'; !letter && (i == 0 || c != '_' && (c < '0' || c > '9')) {
 			return false
@@ -280,7 +281,7 @@ func isName(s string) bool {
 }
 
 func (p *Plugin) checkName(what, name string) {
-	if !isName(name) {
+	if !IsName(name) {
 		p.errs = append(p.errs, fmt.Errorf("%s name %q must be lower-case letters, digits and _", what, name))
 	}
 }

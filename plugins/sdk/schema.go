@@ -50,7 +50,7 @@ func fields(t reflect.Type) ([]field, error) {
 		}
 		name, flags, _ := strings.Cut(tag, ",")
 		f := field{name: name, index: i, typ: sf.Type, doc: sf.Tag.Get("doc")}
-		if !sf.IsExported() || !isName(name) {
+		if !sf.IsExported() || !IsName(name) {
 			return nil, fmt.Errorf("field %s: it must be exported and its rb name lower-case letters, digits and _", sf.Name)
 		}
 		for flag := range strings.SplitSeq(flags, ",") {

@@ -3,7 +3,6 @@ package pluginhost
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 
 	"github.com/seed1de3961f/runbook/builtins/kit"
@@ -54,10 +53,7 @@ func (h *Plugins) describe(ctx context.Context, name string) (sdk.Manifest, erro
 	return p.manifest, p.startErr
 }
 
-var (
-	manifestName  = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
-	manifestTypes = []string{"string", "int", "float", "number", "bool", "duration", "list", "dict", "labels", "strings", "any"}
-)
+var manifestTypes = []string{"string", "int", "float", "number", "bool", "duration", "list", "dict", "labels", "strings", "any"}
 
 // ctxNames are what ctx has besides families: a plugin of that name could not be reached.
 var ctxNames = []string{"now", "target", "params", "attempt", "steps"}
@@ -72,7 +68,7 @@ func CheckManifest(name string, m sdk.Manifest) error {
 		return problem.New(problem.PluginFailed, "plugin %s calls itself %q", name, m.Name).
 			WithHint("name it %s in project.star, or correct the path", m.Name)
 	}
-	if !manifestName.MatchString(m.Name) || slices.Contains(ctxNames, m.Name) {
+	if !sdk.IsName(m.Name) || slices.Contains(ctxNames, m.Name) {
 		return bad("%q cannot be its name", m.Name)
 	}
 	if err := checkParams(m.Config); err != nil {
@@ -81,7 +77,7 @@ func CheckManifest(name string, m sdk.Manifest) error {
 	seen := map[string]bool{}
 	for _, f := range m.Functions {
 		switch {
-		case !manifestName.MatchString(f.Name) || seen[f.Name]:
+		case !sdk.IsName(f.Name) || seen[f.Name]:
 			return bad("function %q: not a name, or twice", f.Name)
 		case f.Positional < 0 || f.Positional > 1 || f.Positional > len(f.Params):
 			return bad("function %s: %d positional parameters", f.Name, f.Positional)
@@ -111,7 +107,7 @@ func CheckManifest(name string, m sdk.Manifest) error {
 func checkParams(params []sdk.Param) error {
 	seen := map[string]bool{}
 	for _, pa := range params {
-		if !manifestName.MatchString(pa.Name) || seen[pa.Name] {
+		if !sdk.IsName(pa.Name) || seen[pa.Name] {
 			return fmt.Errorf("parameter %q: not a name, or twice", pa.Name)
 		}
 		if !slices.Contains(manifestTypes, pa.Type) {
