@@ -77,7 +77,7 @@ func warm(ctx context.Context, w sandbox.Worker, path string, vocab sandbox.Voca
 func (e *engine) expects() bool { return !e.dry && len(e.run.Halt) == 0 }
 
 // askAhead asks what a runbook asks if it is due, beside the recovery and before it is known whether it is; nil if that is not likely. All is asked as of the
-// start of the run, so the answers are the same as later. What Alertmanagers say is as of now, and is not asked ahead.
+// start of the run, as it would be later. What Alertmanagers say is as of now, and is not asked ahead.
 func (e *engine) askAhead(ctx context.Context, l *loading, rb *project.Runbook) <-chan *sight {
 	last := e.Expected.Started
 	if !e.expects() || last.IsZero() || e.Target != "" || rb.Alert != nil || rb.Manual || slotOf(last, rb) == slotOf(e.run.Started, rb) {
