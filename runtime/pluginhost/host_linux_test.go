@@ -148,17 +148,37 @@ func TestValues(t *testing.T) {
 	}
 }
 
+// checkEnvironment checks that a plugin has what go-plugin and its host tell it, and besides exactly these.
+func checkEnvironment(t *testing.T, about value.Dict, besides ...string) {
+	t.Helper()
+	env, _ := about.Get("env")
+	allowed := []string{"RUNBOOK_PLUGIN=", "RUNBOOK_PLUGIN_LIFELINE=", "RUNBOOK_PLUGIN_HOST=", "PLUGIN_"}
+	var rest []string
+	for _, e := range env.(value.List) {
+		if text := string(e.(value.String)); !slices.ContainsFunc(allowed, func(a string) bool { return strings.HasPrefix(text, a) }) {
+			rest = append(rest, text)
+		}
+	}
+	if !slices.Equal(rest, besides) {
+		t.Errorf("the environment has %q, want %q", rest, besides)
+	}
+}
+
 func TestNothingReachesAPlugin(t *testing.T) {
 	t.Parallel()
 	h := host(t)
 	d := about(t, h, conn("good", args("token", value.String("hush-hush"))))
-	env, _ := d.Get("env")
-	allowed := []string{"RUNBOOK_PLUGIN=", "RUNBOOK_PLUGIN_LIFELINE=", "RUNBOOK_PLUGIN_HOST=", "PLUGIN_"}
-	for _, e := range env.(value.List) {
-		if !slices.ContainsFunc(allowed, func(a string) bool { return strings.HasPrefix(string(e.(value.String)), a) }) {
-			t.Errorf("environment has %v", e)
-		}
+	checkEnvironment(t, d, "GOMAXPROCS=1") // which is no part of that of a command: see TestExecRun
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
 	}
+	other, err := pluginhost.New(pluginhost.Config{RunDir: t.TempDir(), External: map[string]pluginhost.External{"good": {Path: exe, Args: []string{"plugin", "serve", "good"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(other.Close)
+	checkEnvironment(t, about(t, other, conn("good", nil)))
 	if stdin, _ := d.Get("stdin"); !strings.HasPrefix(string(stdin.(value.String)), "pipe:") {
 		t.Errorf("stdin is %v", stdin)
 	}

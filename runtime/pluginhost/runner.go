@@ -43,9 +43,17 @@ type group struct {
 	killed   bool // by us, before it ended by itself
 }
 
+// oneProcessor is how a bundled plugin starts. Most live for some milliseconds, beside others that need the processors as much, and what Go does to use all
+// of them costs more than it brings. One that lives longer takes them: see the command that serves it. It reads this when it starts, so that a spare process,
+// which is a source that answers many questions at once, has its own number.
+const oneProcessor = "GOMAXPROCS=1"
+
 // newGroup makes the group of a program's process, or of the spare one that becomes this plugin.
 func newGroup(pr program, s *spare.Spare, plugin string, env []string) (*group, error) {
 	env = append(env, sdk.EnvLifeline+"=1", sdk.EnvHost+"="+strconv.Itoa(os.Getpid()))
+	if pr.ours && s == nil {
+		env = append(env, oneProcessor)
+	}
 	g := &group{spare: s, plugin: plugin, ours: pr.ours, done: make(chan struct{})}
 	if s != nil {
 		g.pipes = s.Pipes

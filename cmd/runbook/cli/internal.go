@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/seed1de3961f/runbook/cmd/runbook/demo"
 	"github.com/seed1de3961f/runbook/plugins"
@@ -35,10 +37,14 @@ func serveInternal(args []string, stdio Stdio) (code int, ok bool) {
 	return 0, false
 }
 
+// settledIn is when a plugin takes all the processors that it may. Most have ended by then.
+const settledIn = 100 * time.Millisecond
+
 // servePlugin makes this process a bundled plugin. Its host reads what it says on stderr.
 func servePlugin(name string, stdio Stdio) int {
 	ctx := context.Background()
 	debug.SetGCPercent(gcPercent)
+	time.AfterFunc(settledIn, runtime.SetDefaultGOMAXPROCS) // the host starts it with one processor
 	p, ok := plugins.Lookup(name)
 	if !ok {
 		var names []string
