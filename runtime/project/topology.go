@@ -55,14 +55,9 @@ func TopologyFamilies() []kit.Family {
 
 // loadTopology reads topology.star, if there is one.
 func loadTopology(ctx context.Context, w sandbox.Worker, t *Tree) (Topology, []sandbox.File, error) {
-	f, err := t.Data(TopologyFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := t.root.Stat(TopologyFile); errors.Is(err, fs.ErrNotExist) {
 		return Topology{}, nil, nil
 	}
-	if err != nil {
-		return Topology{}, nil, err
-	}
-	_ = f.Close()
 	vocab := Vocabulary(TopologyFamilies())
 	m, err := w.Load(ctx, TopologyFile, vocab, t)
 	if err != nil {

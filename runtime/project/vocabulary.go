@@ -1,6 +1,7 @@
 package project
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -14,10 +15,12 @@ import (
 const File = "project.star"
 
 // Vocabulary sorts families by what they are: those without a name are written as they are, those that
-// only declare stand behind their name, all others are capabilities under ctx.
+// only declare stand behind their name, all others are capabilities under ctx. What is said of them to people alone, most of their text, is left
+// out, because each worker is told the rest.
 func Vocabulary(families []kit.Family) sandbox.Vocabulary {
 	var v sandbox.Vocabulary
 	for _, f := range families {
+		f = kit.Family{Name: f.Name, Functions: undocumented(f.Functions)}
 		switch {
 		case f.Name == "":
 			v.Declarations = append(v.Declarations, f.Functions...)
@@ -28,6 +31,20 @@ func Vocabulary(families []kit.Family) sandbox.Vocabulary {
 		}
 	}
 	return v
+}
+
+func undocumented(documented []kit.Function) []kit.Function {
+	functions := slices.Clone(documented)
+	for i := range functions {
+		f := &functions[i]
+		f.Doc, f.Params = "", slices.Clone(f.Params)
+		for j := range f.Params {
+			if p := &f.Params[j]; !p.Required { // else it is the hint where it is missing
+				p.Doc = ""
+			}
+		}
+	}
+	return functions
 }
 
 func onlyDeclares(f kit.Family) bool {
