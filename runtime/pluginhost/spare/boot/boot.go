@@ -13,7 +13,7 @@ import (
 
 func init() {
 	if len(os.Args) > 1 && os.Args[1] == "run" {
-		thread.PatientMonitor()
 		spare.Ahead()
+		thread.PatientMonitor()
 	}
 }
