@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/value"
@@ -36,8 +37,22 @@ var (
 	bytesType    = reflect.TypeFor[[]byte]()
 )
 
-// fields lists the tagged fields of a struct type.
+// known is what fields has found, by type: most are used by several functions of a plugin, and all by each of its calls.
+var known sync.Map
+
+// fields lists the tagged fields of a struct type. The list is shared.
 func fields(t reflect.Type) ([]field, error) {
+	if fs, ok := known.Load(t); ok {
+		return fs.([]field), nil
+	}
+	fs, err := readFields(t)
+	if err == nil {
+		known.Store(t, fs)
+	}
+	return fs, err
+}
+
+func readFields(t reflect.Type) ([]field, error) {
 	if t.Kind() != reflect.Struct {
 		return nil, fmt.Errorf("%s is not a struct", t)
 	}
