@@ -28,6 +28,38 @@ func newState(t *testing.T) State {
 	return s
 }
 
+// The sockets of plugins are beside a gate that is in memory, for nobody else, and else in the state directory.
+func TestSocketDir(t *testing.T) {
+	t.Parallel()
+	root, err := os.MkdirTemp("/dev/shm", "runbook-test-") //nolint:usetesting // a directory elsewhere than TempDir makes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(root) })
+	s, err := Init(filepath.Join(t.TempDir(), "state"), filepath.Join(root, "gate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		dir := s.SocketDir()
+		info, err := os.Stat(dir)
+		if filepath.Dir(dir) != s.GateDir || err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("they are in %s, %v, %v", dir, info, err)
+		}
+	}
+	if err := os.RemoveAll(s.GateDir); err != nil {
+		t.Fatal(err)
+	}
+	if dir, want := s.SocketDir(), filepath.Join(s.Dir, "plugins"); dir != want {
+		t.Errorf("without the gate's directory they are in %s, want %s", dir, want)
+	}
+	s = newState(t)
+	s.GateDir = "/proc/self"
+	if dir, want := s.SocketDir(), filepath.Join(s.Dir, "plugins"); dir != want {
+		t.Errorf("without memory they are in %s, want %s", dir, want)
+	}
+}
+
 func code(err error) problem.Code {
 	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		return p.Code

@@ -1,6 +1,8 @@
 package control
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -8,6 +10,18 @@ import (
 
 // GateInMemory says whether the gate is on a memory file system, so that a state disk that hangs cannot delay a stop.
 func (s State) GateInMemory() bool { return inMemory(filepath.Dir(s.GateDir)) }
+
+// SocketDir is where the sockets of a run's plugins go: beside the gate, where no disk is waited for when they are made and removed, or else in the
+// state directory.
+func (s State) SocketDir() string {
+	if s.GateInMemory() {
+		dir := filepath.Join(s.GateDir, "plugins")
+		if err := os.Mkdir(dir, 0o700); (err == nil || errors.Is(err, fs.ErrExist)) && writable(dir) {
+			return dir
+		}
+	}
+	return filepath.Join(s.Dir, "plugins")
+}
 
 // DefaultGateDir is where the memory copy of HALT and the gate of a new state directory go: the first of
 //

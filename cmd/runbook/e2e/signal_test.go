@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	"github.com/seed1de3961f/runbook/runtime/action"
+	"github.com/seed1de3961f/runbook/runtime/control"
 	"github.com/seed1de3961f/runbook/runtime/process"
 	"github.com/seed1de3961f/runbook/runtime/trace"
 )
@@ -88,7 +89,11 @@ func piped(t *testing.T, l *lab) {
 	if acts, began := s.actions(), s.lines("began"); len(acts) != 1 || len(began) != 1 {
 		t.Errorf("actions: %+v, begun: %q", acts, began)
 	}
-	left, err := filepath.Glob(filepath.Join(s.state, "plugins", "*"))
+	st, err := control.Open(s.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(st.SocketDir(), "r*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
