@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -23,7 +24,7 @@ func lastRunFile(state string) string { return filepath.Join(state, "cache", "ex
 // recall is what the last run left; nothing if that is not known.
 func recall(state string) (l lastRun) {
 	text, err := os.ReadFile(lastRunFile(state))
-	if err != nil || json.Unmarshal(text, &l) != nil {
+	if err != nil || json.NewDecoder(bytes.NewReader(text)).Decode(&l) != nil { // what follows is of one before
 		return lastRun{}
 	}
 	return l
@@ -39,8 +40,14 @@ func remember(state string, l lastRun) error {
 	if err := os.Mkdir(filepath.Dir(file), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	// One write of a few bytes: whoever reads half of it reads nothing.
-	return os.WriteFile(file, text, 0o600)
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	// Over what is there, of which the rest stays: giving a block back to take another one waits for the disk. It is one write of a few bytes, and whoever
+	// reads half of it makes a bad guess.
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
 }
 
 // likelyState is the state directory that was given, or the one that the project is likely to have.

@@ -22,6 +22,13 @@ func TestRemembersWhatWasNeeded(t *testing.T) {
 	if d := cmp.Diff(want, recall(state)); d != "" {
 		t.Error(d)
 	}
+	less := lastRun{Project: "/srv/shop"} // and nothing of the longer one before it
+	if err := remember(state, less); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(less, recall(state)); d != "" {
+		t.Error(d)
+	}
 	if err := os.WriteFile(lastRunFile(state), []byte(`{"runbook":"a.star","connec`), 0o600); err != nil {
 		t.Fatal(err)
 	}
