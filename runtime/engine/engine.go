@@ -152,12 +152,12 @@ func Run(ctx context.Context, d Deps, o Options) (*trace.Run, error) {
 func (e *engine) pass(ctx context.Context) error {
 	conn, err := e.connection(e.Settings.Metrics)
 	e.source = source{host: e.Host, conn: conn, wall: e.wall, broken: err}
+	if err == nil {
+		e.prestart(conn) // unless Begin has
+	}
 	e.run.Halt = e.State.Check(e.Env)
 	l := e.startLoading(ctx)
 	defer e.release(l)
-	if err == nil {
-		e.prestart(conn) // last, and so before what loads: it is ready by the time that it is asked
-	}
 	if !e.dry {
 		if err := e.recover(ctx); err != nil {
 			return err
@@ -370,13 +370,19 @@ func (e *engine) connection(c project.Connection) (pluginhost.Connection, error)
 	if r, ok := e.conns[c.Name]; ok {
 		return r, nil
 	}
-	config, err := e.Settings.Resolve(c)
+	r, err := resolve(e.Settings, c)
+	if err == nil {
+		e.conns[c.Name] = r
+	}
+	return r, err
+}
+
+func resolve(s *project.Settings, c project.Connection) (pluginhost.Connection, error) {
+	config, err := s.Resolve(c)
 	if err != nil {
 		return pluginhost.Connection{}, err
 	}
-	r := pluginhost.Connection{Name: c.Name, Plugin: c.Plugin, Config: config, Confine: (*pluginhost.Confine)(c.Confine)}
-	e.conns[c.Name] = r
-	return r, nil
+	return pluginhost.Connection{Name: c.Name, Plugin: c.Plugin, Config: config, Confine: (*pluginhost.Confine)(c.Confine)}, nil
 }
 
 func (e *engine) wall() time.Time { return e.Now().Truncate(time.Millisecond) }

@@ -2,12 +2,21 @@ package engine
 
 import (
 	"bytes"
+	"runtime"
 
 	"github.com/seed1de3961f/runbook/runtime/action"
 	"github.com/seed1de3961f/runbook/runtime/guard"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost"
 	"github.com/seed1de3961f/runbook/runtime/project"
 )
+
+// Begin starts the plugin of the metric source a moment before the run, all of which waits for what that answers. What is wrong with it is told when it is asked.
+func Begin(h pluginhost.Prestarter, s *project.Settings) {
+	if c, err := resolve(s, s.Metrics); err == nil {
+		h.Prestart(c)
+		runtime.Gosched() // that has its turn now
+	}
+}
 
 // prestart starts what is going to be used, so that nobody waits for it later.
 func (e *engine) prestart(c pluginhost.Connection) {

@@ -10,11 +10,10 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/seed1de3961f/runbook/plugins/sdk"
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
 	pluginpb "github.com/seed1de3961f/runbook/plugins/sdk/proto"
+	"github.com/seed1de3961f/runbook/plugins/sdk/value"
 	"github.com/seed1de3961f/runbook/runtime/pluginhost/spare"
 )
 
@@ -143,7 +142,7 @@ func (h *Plugins) pool(ctx context.Context, c Connection) (*pool, error) {
 	if err != nil {
 		return nil, problem.New(problem.Project, "connection %s: %v", c.Name, err)
 	}
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(config)
+	data, err := value.Marshal(c.Config)
 	if err != nil {
 		return nil, problem.New(problem.Internal, "connection %s: %v", c.Name, err)
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/seed1de3961f/runbook/builtins"
 	"github.com/seed1de3961f/runbook/builtins/kit"
 	"github.com/seed1de3961f/runbook/plugins"
@@ -46,20 +48,34 @@ type opened struct {
 
 // openProject reads project.star, and knows the plugins that it names.
 func (c *call) openProject(ctx context.Context) (*opened, error) {
-	o, err := c.readProject(ctx)
+	tree, err := c.findTree()
 	if err != nil {
 		return nil, err
 	}
-	return o.withPlugins()
+	return c.openTree(ctx, tree)
 }
 
 // openTree is openProject of a tree of files.
 func (c *call) openTree(ctx context.Context, tree *project.Tree) (*opened, error) {
+	var bundled []sdk.Manifest
+	g := errgroup.Group{}
+	g.Go(func() (err error) {
+		bundled, err = plugins.Manifests()
+		return err
+	})
 	o, err := c.readTree(ctx, tree)
+	if failed := g.Wait(); err == nil && failed != nil {
+		o.close()
+		err = failed
+	}
 	if err != nil {
 		return nil, err
 	}
-	return o.withPlugins()
+	if err := o.addPlugins(bundled); err != nil {
+		o.close()
+		return nil, err
+	}
+	return o, nil
 }
 
 // readProject reads project.star, for what needs no plugin.
@@ -110,21 +126,9 @@ func (c *call) readTree(ctx context.Context, tree *project.Tree) (*opened, error
 	return o, nil
 }
 
-// withPlugins adds what is known of the plugins, without starting one. If that fails o is closed.
-func (o *opened) withPlugins() (*opened, error) {
-	err := o.addPlugins()
-	if err != nil {
-		o.close()
-		return nil, err
-	}
-	return o, nil
-}
-
-func (o *opened) addPlugins() (err error) {
-	if o.bundled, err = plugins.Manifests(); err != nil {
-		return err
-	}
-	o.manifests = slices.Clone(o.bundled)
+// addPlugins adds what is known of the plugins, without starting one.
+func (o *opened) addPlugins(bundled []sdk.Manifest) error {
+	o.bundled, o.manifests = bundled, slices.Clone(bundled)
 	if len(o.settings.Plugins) > 0 {
 		lock, err := readLock(o.tree)
 		if err != nil {

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"path/filepath"
 
 	cli "github.com/urfave/cli/v2"
 
@@ -72,11 +71,12 @@ func (c *call) pass(ctx context.Context, o *opened, command string, opts engine.
 	}
 	ending := &c.ui.ending
 	defer ending.Go(func() { _ = st.Close() })
-	host, err := o.host(filepath.Join(state.Dir, "plugins"))
+	host, err := o.host(state.SocketDir())
 	if err != nil {
 		return nil, err
 	}
 	defer ending.Go(host.Close)
+	engine.Begin(host, o.settings)
 	sinks, err := o.sinks(c)
 	if err != nil {
 		return nil, err
