@@ -20,7 +20,7 @@ const File = "project.star"
 func Vocabulary(families []kit.Family) sandbox.Vocabulary {
 	var v sandbox.Vocabulary
 	for _, f := range families {
-		f = kit.Family{Name: f.Name, Functions: undocumented(f.Functions)}
+		f.Doc, f.Functions = "", undocumented(f.Functions)
 		switch {
 		case f.Name == "":
 			v.Declarations = append(v.Declarations, f.Functions...)
