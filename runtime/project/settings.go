@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/seed1de3961f/runbook/plugins/sdk/problem"
@@ -92,10 +93,12 @@ func LikelyState(t *Tree) string {
 	return filepath.Join(t.Root(), filepath.FromSlash(state))
 }
 
+// ownVocabulary is that of project.star.
+var ownVocabulary = sync.OnceValue(func() sandbox.Vocabulary { return Vocabulary(Families()) })
+
 // LoadSettings reads project.star.
 func LoadSettings(ctx context.Context, w sandbox.Worker, t *Tree) (*Settings, error) {
-	vocab := Vocabulary(Families())
-	m, err := w.Load(ctx, File, vocab, t)
+	m, err := w.Load(ctx, File, ownVocabulary(), t)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +117,7 @@ func LoadSettings(ctx context.Context, w sandbox.Worker, t *Tree) (*Settings, er
 }
 
 func decodeSettings(root string, m sandbox.Module) (*Settings, error) {
-	d := &decoder{code: problem.Project, lookup: declaration(Vocabulary(Families()))}
+	d := &decoder{code: problem.Project, lookup: declaration(ownVocabulary())}
 	rec := d.only(m.Records, "project", File, `write project(metrics = connection("prometheus", config = {"url": "http://..."}))`)
 	if d.err != nil {
 		return nil, d.err
