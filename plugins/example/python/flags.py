@@ -126,12 +126,15 @@ def main():
     socket = os.path.join(os.environ["PLUGIN_UNIX_SOCKET_DIR"], "flags")
     server.add_insecure_port("unix:" + socket)
     server.start()
-    end = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: end.set())
+    # A pipe and no Event: what is written by the signal itself is not lost in the moment before this thread waits.
+    end, ended = os.pipe()
+    os.set_blocking(ended, False)
+    signal.set_wakeup_fd(ended)
+    signal.signal(signal.SIGTERM, lambda *_: None)
     if os.environ.get("RUNBOOK_PLUGIN_LIFELINE") == "1":  # the end of standard input is the end of the engine
-        threading.Thread(target=lambda: (sys.stdin.buffer.read(), end.set()), daemon=True).start()
+        threading.Thread(target=lambda: (sys.stdin.buffer.read(), os.write(ended, b".")), daemon=True).start()
     print(f"1|1|unix|{socket}|grpc", flush=True)
-    end.wait()
+    os.read(end, 1)
     server.stop(grace=1.5).wait()  # what is under way may end
     os._exit(0)
 
